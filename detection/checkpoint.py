@@ -1,0 +1,110 @@
+"""What a checkpoint says of its detector, so that it needs no other file.
+
+The description is plain JSON values under one key of a Lightning checkpoint; such a file loads
+with ``weights_only=True``, which never executes what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from backbones import Preprocessing
+from detection.data.labels import LabelMap
+from detection.model.build import DetectorSpec, faster_rcnn
+from detection.model.faster_rcnn import FasterRCNN
+
+KEY = "resdet"
+FORMAT = 1
+PREFIX = "detector."
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of a detector; the message names it and the reason."""
+
+
+class Description(NamedTuple):
+    """Everything but the weights.
+
+    Attributes:
+        spec: what the detector is made of.
+        preprocessing: what its weights expect of an image.
+        labels: names and category ids of its classes.
+        short_side: what the images' short side was resized to, pixels.
+        long_side: bound of the resized long side, pixels.
+    """
+
+    spec: DetectorSpec
+    preprocessing: Preprocessing
+    labels: LabelMap
+    short_side: int
+    long_side: int
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the description as JSON has it."""
+        return {
+            "format": FORMAT,
+            "spec": self.spec.to_plain(),
+            "preprocessing": self.preprocessing._asdict(),
+            "names": list(self.labels.names),
+            "ids": list(self.labels.ids),
+            "short_side": self.short_side,
+            "long_side": self.long_side,
+        }
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Description:
+        """Makes a description from what `to_plain` returned.
+
+        Raises:
+            KeyError: if a value is missing.
+            TypeError: if the spec does not fit this version.
+        """
+        labels = LabelMap(tuple(values["names"]), tuple(values["ids"]))
+        spec = DetectorSpec.from_plain(values["spec"])
+        preprocessing = Preprocessing(**values["preprocessing"])
+        return cls(spec, preprocessing, labels, values["short_side"], values["long_side"])
+
+
+def load_detector(path: Path) -> tuple[FasterRCNN, Description]:
+    """Rebuilds a detector from a training checkpoint.
+
+    Args:
+        path: a file that ``resdet train`` wrote.
+
+    Returns:
+        The detector on the CPU, in evaluation mode, and its description.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or holds no detector of this format.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no common error for a bad file
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error}") from error
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise CheckpointError(f"{path}: expected a checkpoint of `resdet train`, with key {KEY!r}")
+    if checkpoint[KEY].get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected format {FORMAT}, got {checkpoint[KEY].get('format')}"
+        )
+    try:
+        description = Description.from_plain(checkpoint[KEY])
+        detector = faster_rcnn(
+            len(description.labels.names),
+            description.spec,
+            preprocessing=description.preprocessing,
+        )
+        detector.load_state_dict(
+            {
+                key.removeprefix(PREFIX): value
+                for key, value in checkpoint["state_dict"].items()
+                if key.startswith(PREFIX)
+            }
+        )
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not fit its own description: {error}") from error
+    return detector.eval(), description

@@ -1,0 +1,229 @@
+"""Reader for folders in PASCAL VOC's layout (VOC2007 development kit, section 4).
+
+A folder holds ``Annotations/NAME.xml``, ``ImageSets/Main/SPLIT.txt`` and ``JPEGImages/NAME.jpg``
+(or another image extension). The files count pixels from 1 and include the last one; here boxes
+become half-open and count from 0: ``[xmin - 1, ymin - 1, xmax, ymax]``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.ElementTree import fromstring
+
+from detection.data.images import MAX_PIXELS, image_size
+from detection.data.labels import LabelMap
+from detection.data.records import (
+    DataError,
+    ImageRow,
+    ObjectRow,
+    Records,
+    Skipped,
+    UnusableError,
+    clip_box,
+    pack,
+)
+
+# In order of preference, where a name has several files.
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+_MAX_XML_BYTES = 16 * 2**20  # thousands of times an ordinary annotation
+_MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LIST_FLAG = re.compile(r"\s+(-1|0|1)$")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
+    """Reads one split of a folder in VOC's layout.
+
+    Boxes that reach over the border are clipped. Left out and counted are images without a
+    readable XML file or without an image file, and objects whose box is not finite, has no
+    extent (``xmax <= xmin`` or ``ymax <= ymin`` in the file's own numbers) or lies outside.
+
+    An image id is the digits of the file name (``2007_000027`` gives 2007000027) when these are
+    there, below 2^53 and unique in the split's list; otherwise all are positions in it, from 1.
+
+    Args:
+        root: folder with ``Annotations``, ``ImageSets/Main`` and ``JPEGImages``.
+        split: name of a list in ``ImageSets/Main``. A last column of -1, 0 or 1, as in VOC's
+            lists of single classes, is ignored.
+        labels: names of the classes; all names in the folder (``voc_labels``) when None.
+
+    Returns:
+        The images in the order of the list; areas are those of the clipped boxes.
+
+    Raises:
+        DataError: the split is missing, empty or repeats a name; an object's class is not in
+            ``labels``; or not one image can be used.
+    """
+    names = _split_names(root, split)
+    labels = voc_labels(root) if labels is None else labels
+    label_of = labels.label_of_name()
+    images = _image_files(root / "JPEGImages")
+    rows: list[ImageRow] = []
+    skipped: list[Skipped] = []
+    for name, image_id in zip(names, _image_ids(names), strict=True):
+        if name not in images:
+            file = root / "JPEGImages" / name
+            skipped.append(Skipped(str(file), "image", "no such file with an image extension"))
+            continue
+        xml, image = root / "Annotations" / f"{name}.xml", f"JPEGImages/{images[name]}"
+        try:
+            annotation = _parse(xml)
+            size = _size(annotation, root / image)
+        except UnusableError as error:
+            skipped.append(Skipped(str(xml), "image", str(error)))
+            continue
+        rows.append(ImageRow(image, image_id, size, []))
+        for number, element in enumerate(annotation.findall("object"), start=1):
+            try:
+                label = _label(element, label_of, f"{xml}: object {number}")
+                rows[-1].objects.append(_object(element, label, size))
+            except UnusableError as error:
+                skipped.append(Skipped(str(xml), f"object {number}", str(error)))
+    if not rows:
+        file, _, reason = skipped[0]
+        raise DataError(
+            f"{_split_file(root, split)}: none of {len(names)} images can be used, "
+            f"first {file}: {reason}"
+        )
+    return pack(root, rows, labels, skipped)
+
+
+def voc_labels(root: Path) -> LabelMap:
+    """Collects the class names of a folder, sorted, so that all its splits agree.
+
+    Args:
+        root: folder with ``Annotations``. Files in it that cannot be parsed are passed over.
+
+    Raises:
+        DataError: there is no object with a name.
+    """
+    names: set[str] = set()
+    for path in sorted((root / "Annotations").glob("*.xml")):
+        try:
+            annotation = _parse(path)
+        except UnusableError:
+            continue
+        names.update(_text(element, "name") for element in annotation.findall("object"))
+    names.discard("")
+    if not names:
+        raise DataError(f"{root / 'Annotations'}: no XML file with a named object")
+    return LabelMap.from_names(sorted(names))
+
+
+def _split_file(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Main" / f"{split}.txt"
+
+
+def _split_names(root: Path, split: str) -> list[str]:
+    path = _split_file(root, split)
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt")))
+        raise DataError(f"{path}: no such split; there are: {there or 'none'}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    names = [_LIST_FLAG.sub("", line.strip()) for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path}: the split is empty")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{path}: {name} is listed twice")
+        seen.add(name)
+    return names
+
+
+def _image_files(folder: Path) -> dict[str, str]:
+    """Maps each stem in a folder to its image file, by one listing of the folder."""
+    if not folder.is_dir():
+        return {}
+    found: dict[str, tuple[int, str]] = {}
+    for file in os.listdir(folder):
+        stem, extension = os.path.splitext(file)
+        if extension.lower() in _EXTENSIONS:
+            candidate = (_EXTENSIONS.index(extension.lower()), file)
+            found[stem] = min(candidate, found.get(stem, candidate))
+    return {stem: file for stem, (_, file) in found.items()}
+
+
+def _image_ids(names: Sequence[str]) -> Sequence[int]:
+    digits = [re.sub(r"[^0-9]", "", name) for name in names]
+    if all(0 < len(text) <= 16 and int(text) < _MAX_ID for text in digits):
+        ids = [int(text) for text in digits]
+        if len(set(ids)) == len(ids):
+            return ids
+    return range(1, len(names) + 1)
+
+
+def _parse(path: Path) -> Element:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_XML_BYTES + 1)
+    except OSError as error:
+        raise UnusableError(error.strerror or str(error)) from error
+    if len(text) > _MAX_XML_BYTES:
+        raise UnusableError(f"more than {_MAX_XML_BYTES} bytes")
+    try:
+        annotation: Element = fromstring(text)
+    # LookupError and ValueError: unknown encodings, and what defusedxml forbids
+    except (ParseError, LookupError, ValueError) as error:
+        raise UnusableError(f"not well-formed or not safe XML: {error}") from error
+    if annotation.tag != "annotation":
+        raise UnusableError(f"the outermost element is {annotation.tag}, expected annotation")
+    return annotation
+
+
+def _text(element: Element, path: str) -> str:
+    return (element.findtext(path) or "").strip()
+
+
+def _size(annotation: Element, image: Path) -> tuple[int, int]:
+    """Returns height and width as the XML states them; from the image where it does not."""
+    texts = [_text(annotation, "size/height"), _text(annotation, "size/width")]
+    if all(re.fullmatch(r"[0-9]{1,9}", text) for text in texts):
+        height, width = map(int, texts)
+        if 0 < height * width <= MAX_PIXELS:
+            return height, width
+    try:
+        return image_size(image)
+    except DataError as error:
+        raise UnusableError(f"no size, nor in the image: {error}") from error
+
+
+def _label(element: Element, label_of: dict[str, int], where: str) -> int:
+    name = _text(element, "name")
+    if not name:
+        raise UnusableError("no name")
+    if name not in label_of:
+        raise DataError(f"{where}: unknown class {name!r}, expected one of {', '.join(label_of)}")
+    return label_of[name]
+
+
+def _object(element: Element, label: int, size: tuple[int, int]) -> ObjectRow:
+    xmin, ymin, xmax, ymax = (_number(element, corner) for corner in _CORNERS)
+    if xmax <= xmin or ymax <= ymin:
+        raise UnusableError(
+            f"box (xmin {xmin:.10g}, ymin {ymin:.10g}, xmax {xmax:.10g}, ymax {ymax:.10g}) "
+            "is empty or reversed"
+        )
+    # The +1 rule: the first pixel is number 1, the last one belongs to the box.
+    x1, y1, x2, y2 = box = clip_box((xmin - 1, ymin - 1, xmax, ymax), size)
+    difficult = _text(element, "difficult") or "0"
+    if difficult not in ("0", "1"):
+        raise UnusableError(f"difficult is {difficult!r}, expected 0 or 1")
+    return ObjectRow(box, label, (x2 - x1) * (y2 - y1), difficult=difficult == "1")
+
+
+def _number(element: Element, corner: str) -> float:
+    text = _text(element, f"bndbox/{corner}")
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise UnusableError(f"{corner} is {text[:40]!r}, expected a finite number")
+    return float(text)

@@ -1,0 +1,1 @@
+"""Figures of detections against ground truth, by the metrics' own definitions."""

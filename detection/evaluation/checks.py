@@ -1,0 +1,147 @@
+"""What every metric asks of its input, and the one order in which detections are counted.
+
+Shape shorthand:
+    I: images        N: ground-truth boxes or detections        K: classes, without background
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.structures import Annotations, Predictions
+
+
+def canonical_predictions(
+    annotations: Annotations, predictions: Predictions, class_names: Sequence[str]
+) -> Predictions:
+    """Checks ground truth and detections, and returns the detections in canonical order.
+
+    Metrics break ties of the score by the order of their input. In canonical order (image id,
+    label, falling score, box coordinates) the figures depend on the detections alone.
+
+    Args:
+        annotations: the ground truth of I images.
+        predictions: detections on these images, in any order.
+        class_names: the K names of labels 1…K.
+
+    Returns:
+        The same detections, sorted.
+
+    Raises:
+        ValueError: an array has the wrong shape or type; an image id is listed twice or unknown;
+            a label is outside 1…K; a box, score or area is not finite; a size is negative. The
+            message names the image.
+    """
+    classes = len(class_names)
+    check_annotations(annotations, classes)
+    check_predictions(predictions, classes)
+    _refuse(
+        ~np.isin(predictions.image_ids, annotations.image_ids),
+        "predictions",
+        predictions.image_ids,
+        predictions.image_ids,
+        "this image id is not among the annotated images",
+    )
+    x1, y1, x2, y2 = predictions.boxes.T
+    keys = (y2, x2, y1, x1, -predictions.scores, predictions.labels, predictions.image_ids)
+    order = np.lexsort(keys)
+    return select(predictions, order)
+
+
+def select(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
+    """Returns the given rows of the detections, in the given order."""
+    image_ids, boxes, scores, labels = predictions
+    return Predictions(image_ids[rows], boxes[rows], scores[rows], labels[rows])
+
+
+def check_predictions(predictions: Predictions, classes: int) -> None:
+    """Refuses detections that a metric would count wrongly.
+
+    Args:
+        predictions: detections, in any order.
+        classes: K, the number of classes.
+
+    Raises:
+        ValueError: as in `canonical_predictions`, except that any image id is accepted.
+    """
+    n = len(predictions.image_ids)
+    shapes = {"image_ids": (n,), "boxes": (n, 4), "scores": (n,), "labels": (n,)}
+    _check_arrays("predictions", predictions, shapes, integers=("image_ids", "labels"))
+    image_ids, _, scores, _ = predictions
+    _check_boxes("predictions", image_ids, predictions.boxes, predictions.labels, classes)
+    _refuse(~np.isfinite(scores), "predictions", image_ids, scores, "the score is not finite")
+
+
+def check_annotations(annotations: Annotations, classes: int) -> None:
+    """Refuses ground truth that a metric would count wrongly.
+
+    Args:
+        annotations: the ground truth.
+        classes: K, the number of classes.
+
+    Raises:
+        ValueError: as in `canonical_predictions`.
+    """
+    images, n = len(annotations.image_ids), len(annotations.boxes)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("labels", "areas", "crowd"), (n,))
+    shapes |= {"difficult": (n,), "boxes": (n, 4), "image_ids": (images,), "offsets": (images + 1,)}
+    _check_arrays("annotations", annotations, shapes, ("image_ids", "offsets", "labels"))
+    offsets, areas = annotations.offsets, annotations.areas
+    if offsets[0] != 0 or offsets[-1] != n or (np.diff(offsets) < 0).any():
+        raise ValueError(f"annotations: offsets must rise from 0 to the {n} boxes")
+    ids, counts = np.unique(annotations.image_ids, return_counts=True)
+    _refuse(counts > 1, "annotations", ids, counts, "an image id must be listed once")
+    image_ids = image_ids_of_boxes(annotations)
+    _check_boxes("annotations", image_ids, annotations.boxes, annotations.labels, classes)
+    bad = ~(np.isfinite(areas) & (areas >= 0))
+    _refuse(bad, "annotations", image_ids, areas, "the area must be finite and not negative")
+
+
+def image_ids_of_boxes(annotations: Annotations) -> NDArray[np.int64]:
+    """Returns the image id of each ground-truth box: (N,) int64."""
+    return np.repeat(annotations.image_ids, np.diff(annotations.offsets))
+
+
+def _check_arrays(
+    source: str,
+    arrays: Annotations | Predictions,
+    shapes: dict[str, tuple[int, ...]],
+    integers: Sequence[str],
+) -> None:
+    for name, shape in shapes.items():
+        array: NDArray[np.generic] = getattr(arrays, name)
+        if array.shape != shape:
+            raise ValueError(f"{source}: expected {name} of shape {shape}, got {array.shape}")
+        if name in integers and not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"{source}: expected integers in {name}, got {array.dtype}")
+
+
+def _check_boxes(
+    source: str,
+    image_ids: NDArray[np.int64],
+    boxes: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    classes: int,
+) -> None:
+    infinite = np.any(~np.isfinite(boxes), axis=1)
+    _refuse(infinite, source, image_ids, boxes, "the box is not finite")
+    negative = np.any(boxes[:, 2:] < boxes[:, :2], axis=1)
+    _refuse(negative, source, image_ids, boxes, "the box has a negative size")
+    outside = (labels < 1) | (labels > classes)
+    _refuse(outside, source, image_ids, labels, f"the label is outside 1…{classes}")
+
+
+def _refuse(
+    bad: NDArray[np.bool_],
+    source: str,
+    image_ids: NDArray[np.int64],
+    values: NDArray[np.generic],
+    reason: str,
+) -> None:
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(
+            f"{source}: image {image_ids[first]}: {reason}, got {values[first].tolist()}"
+            f" ({np.count_nonzero(bad)} such in all)"
+        )

@@ -1,0 +1,133 @@
+"""COCO result files: a JSON list of ``{"image_id", "category_id", "bbox", "score"}``.
+
+A result file is data from elsewhere: reading is strict, and every error names file and entry.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from detection.evaluation.checks import check_predictions
+from detection.structures import Predictions
+
+LARGEST = float(np.finfo(np.float32).max)
+ID_RANGE = np.iinfo(np.int64)
+
+
+def write_results(
+    path: str | os.PathLike[str], predictions: Predictions, category_ids: Sequence[int]
+) -> None:
+    """Writes detections as a COCO result file, in full precision; a reader sees all or nothing.
+
+    Args:
+        path: the file; an existing one is replaced.
+        predictions: detections, in any order, which is kept.
+        category_ids: the data set's ids of classes 1…K.
+
+    Raises:
+        ValueError: a box or score is not finite, a size is negative or a label is outside 1…K;
+            the message names the image.
+    """
+    check_predictions(predictions, len(category_ids))
+    boxes = predictions.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    columns = zip(
+        predictions.image_ids.tolist(),
+        [int(category_ids[label - 1]) for label in predictions.labels.tolist()],
+        boxes.tolist(),
+        predictions.scores.tolist(),
+        strict=True,
+    )
+    names = ("image_id", "category_id", "bbox", "score")
+    text = json.dumps([dict(zip(names, row, strict=True)) for row in columns], allow_nan=False)
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_results(path: str | os.PathLike[str], category_ids: Sequence[int]) -> Predictions:
+    """Reads a COCO result file.
+
+    Args:
+        path: the file. Fields other than the four are allowed and left unread.
+        category_ids: the data set's ids of classes 1…K.
+
+    Returns:
+        The detections, in the file's order.
+
+    Raises:
+        ValueError: not JSON, not a list, or an entry with a missing or repeated field, an unknown
+            category id, a number that is not finite in float32, or a negative size.
+        OSError: the file cannot be read.
+    """
+    try:
+        entries = json.loads(
+            Path(path).read_text(encoding="utf-8"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique_fields,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a valid result file: {error}") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: expected a list of results, got {type(entries).__name__}")
+    label_of_id = {category: label for label, category in enumerate(category_ids, start=1)}
+    n = len(entries)
+    image_ids, labels = np.empty(n, np.int64), np.empty(n, np.int64)
+    boxes, scores = np.empty((n, 4), np.float32), np.empty(n, np.float32)
+    for i, entry in enumerate(entries):
+        try:
+            image_ids[i], labels[i], boxes[i], scores[i] = _parse(entry, label_of_id)
+        except ValueError as error:
+            raise ValueError(f"{path}: entry {i}: {error}") from error
+    return Predictions(image_ids, boxes, scores, labels)
+
+
+def _parse(
+    entry: Any, label_of_id: dict[int, int]
+) -> tuple[int, int, tuple[float, float, float, float], float]:
+    """Returns image id, label, xyxy box and score of one entry."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object, got {type(entry).__name__}")
+    missing = {"image_id", "category_id", "bbox", "score"} - entry.keys()
+    if missing:
+        raise ValueError(f"missing {', '.join(sorted(missing))}")
+    image_id, category, bbox = entry["image_id"], entry["category_id"], entry["bbox"]
+    if type(image_id) is not int or not ID_RANGE.min <= image_id <= ID_RANGE.max:
+        raise ValueError(f"image_id must be an integer of 64 bits, got {image_id!r}")
+    if type(category) is not int or category not in label_of_id:
+        raise ValueError(f"unknown category_id {category!r}")
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise ValueError(f"bbox must be [x, y, width, height], got {bbox!r}")
+    x, y, width, height = (_number("bbox", value) for value in bbox)
+    if width < 0 or height < 0:
+        raise ValueError(f"bbox has a negative size: {bbox}")
+    box = (x, y, _number("bbox", x + width), _number("bbox", y + height))
+    return image_id, label_of_id[category], box, _number("score", entry["score"])
+
+
+def _number(field: str, value: Any) -> float:
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{field} must hold finite numbers, got {value!r}")
+    return float(value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"the constant {name} is not a number")
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError(f"a field is repeated in {pairs}")
+    return fields

@@ -1,0 +1,133 @@
+"""The second stage: pooled regions to classes and boxes (Fast R-CNN; ResNet section 4.3).
+
+Shape shorthand:
+    B: images      N: proposals of an image     R: rois, B * N in inference
+    K: classes     D: detection slots of an image
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detection.boxes import clip, decode
+from detection.model.rpn import Proposals
+from detection.model.suppression import keep_mask
+from detection.structures import Detections
+
+# Fast R-CNN divides its regression targets by these.
+DELTA_STD = (0.1, 0.1, 0.2, 0.2)
+
+
+class RoIOutput(NamedTuple):
+    """What the head says of every region.
+
+    Attributes:
+        class_logits: (R, K + 1) float32, background first.
+        deltas: (R, K, 4) float32, one set a class, in units of `DELTA_STD`.
+    """
+
+    class_logits: Tensor
+    deltas: Tensor
+
+
+@dataclass(frozen=True)
+class DetectionSelection:
+    """Which detections of an image are reported (the authors' code).
+
+    Attributes:
+        score_threshold: a detection's score must be above this.
+        nms_threshold: IoU above which the lower-scored detection of a class is dropped.
+        per_image: detections of an image, all classes together.
+        candidates: detections that enter suppression, by score.
+    """
+
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.3
+    per_image: int = 100
+    candidates: int = 10_000
+
+
+class RoIHead(nn.Module):
+    """Pools each region, sees it through the tail, and predicts its class and box."""
+
+    def __init__(self, pool: nn.Module, tail: nn.Module, tail_channels: int, classes: int) -> None:
+        """Joins the parts; the sibling layers are initialised as in Fast R-CNN section 3.1.
+
+        Args:
+            pool: levels and rois (R, 5) to maps (R, C, P, P).
+            tail: maps (R, C, P, P) to features (R, tail_channels).
+            tail_channels: channels of the features.
+            classes: K, without background.
+        """
+        super().__init__()
+        self.pool = pool
+        self.tail = tail
+        self.class_logits = nn.Linear(tail_channels, classes + 1)
+        self.deltas = nn.Linear(tail_channels, 4 * classes)
+        for layer, std in ((self.class_logits, 0.01), (self.deltas, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.constant_(layer.bias, 0.0)
+
+    @property
+    def classes(self) -> int:
+        """K, the number of classes without background."""
+        return self.class_logits.out_features - 1
+
+    def forward(self, levels: Sequence[Tensor], rois: Tensor) -> RoIOutput:
+        """Classifies and refines regions.
+
+        Args:
+            levels: feature maps (B, C, H, W); those the pool uses, and perhaps coarser ones.
+            rois: (R, 5) float32: image index, then xyxy in pixels of the resized image.
+
+        Returns:
+            Logits and deltas in float32, whatever the precision of the levels.
+        """
+        features = self.tail(self.pool(levels, rois))
+        deltas = self.deltas(features).float().view(-1, self.classes, 4)
+        return RoIOutput(self.class_logits(features).float(), deltas)
+
+    def detect(
+        self, output: RoIOutput, proposals: Proposals, sizes: Tensor, selection: DetectionSelection
+    ) -> Detections:
+        """Turns the output for an image's proposals into its detections.
+
+        Args:
+            output: what `forward` returned for the B * N proposals, image by image.
+            proposals: N regions an image.
+            sizes: (B, 2) int64, size of each resized image, pixels.
+            selection: which detections to report.
+
+        Returns:
+            Detections in pixels of the resized image.
+        """
+        batch, count = proposals.valid.shape
+        scores = output.class_logits.softmax(dim=1)[:, 1:].reshape(batch, count, self.classes)
+        scores = (scores * proposals.valid[..., None]).flatten(1)
+        scores, rows = scores.topk(min(selection.candidates, scores.shape[1]), dim=1)
+        labels = rows % self.classes + 1
+        deltas = output.deltas.reshape(batch, -1, 4).gather(1, _four(rows))
+        references = proposals.boxes.gather(1, _four(rows // self.classes))
+        boxes = clip(decode(deltas, references, DELTA_STD), sizes)
+        valid = (scores > selection.score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        # Classes do not suppress each other: each has a plane of its own.
+        planes = boxes + (labels * (sizes.max() + 1))[..., None]
+        keep = keep_mask(planes, valid, selection.nms_threshold, selection.per_image)
+        scores, kept = (scores * keep).topk(min(selection.per_image, keep.shape[1]), dim=1)
+        found = scores > 0
+        boxes = boxes.gather(1, _four(kept)) * found[..., None]
+        return Detections(boxes, scores, labels.gather(1, kept) * found)
+
+
+def _four(rows: Tensor) -> Tensor:
+    return rows[..., None].expand(-1, -1, 4)
+
+
+def with_image_index(boxes: Tensor) -> Tensor:
+    """Turns boxes of B images (B, N, 4) into rois (B * N, 5) with the image index in front."""
+    batch, count, _ = boxes.shape
+    index = torch.arange(batch, device=boxes.device, dtype=boxes.dtype)
+    return torch.cat((index.repeat_interleave(count)[:, None], boxes.reshape(-1, 4)), dim=1)

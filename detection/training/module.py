@@ -1,0 +1,115 @@
+"""The Lightning module of a detector in training: steps and optimizer only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detection.checkpoint import KEY, Description
+from detection.data.labels import LabelMap
+from detection.data.records import DataError
+from detection.model.build import DetectorSpec, faster_rcnn
+from detection.model.criterion import Criterion
+from detection.structures import Batch, Target
+from detection.training.schedule import Schedule
+from detection.training.validation import ValidationModule
+
+logger = logging.getLogger(__name__)
+
+
+class DetectorModule(ValidationModule):
+    """A detector in training: plain values in, so that its checkpoints need no other file."""
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+        detector: DetectorSpec = DetectorSpec(),
+        criterion: Criterion = Criterion(),
+        schedule: Schedule = Schedule(),
+        weights: str | None = None,
+        fresh: tuple[str, ...] = (),
+    ) -> None:
+        """Builds the detector.
+
+        Args:
+            class_names: names of the K classes, read from the data.
+            category_ids: the data set's ids of the K classes.
+            detector: what the detector is made of.
+            criterion: targets and losses.
+            schedule: optimizer and learning rate.
+            weights: classification weights of the backbone: a published name such as
+                ``IMAGENET1K_V1``, or a file.
+            fresh: prefixes of the backbone's layers that the weights may lack.
+
+        Raises:
+            ValueError: if stages are frozen without weights, or a name is unknown.
+        """
+        if weights is None and detector.frozen_stages > 0:
+            raise ValueError(
+                f"frozen_stages={detector.frozen_stages} would keep random weights for ever: "
+                "give --model.weights, or set --model.detector.frozen_stages 0"
+            )
+        built = faster_rcnn(len(class_names), detector, weights=weights, fresh=fresh)
+        super().__init__(built, LabelMap(tuple(class_names), tuple(category_ids)))
+        self.spec = detector
+        self.criterion = criterion
+        self.schedule = schedule
+
+    def on_fit_start(self) -> None:
+        """Compares the model's and the data's classes before the first step.
+
+        Raises:
+            DataError: if they differ.
+        """
+        found = self.trainer.datamodule.labels  # type: ignore[attr-defined]
+        if found != self.labels:
+            raise DataError(f"the model has classes {self.labels}, the data has {found}")
+
+    def training_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Tensor:
+        """Returns the sum of the four losses, and logs each.
+
+        Raises:
+            FloatingPointError: if the sum is not finite.
+        """
+        del batch_idx
+        images, targets = batch
+        losses = self.criterion(self.detector, images, targets)
+        total = torch.stack(losses).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"losses {[round(loss.item(), 4) for loss in losses]} at update "
+                f"{self.global_step}, images {images.image_ids.tolist()}: lower the learning "
+                "rate, lengthen the warm-up, or clip the gradient"
+            )
+        count = len(images.images)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=count)
+        named = {f"train/{name}": loss.detach() for name, loss in losses._asdict().items()}
+        self.log_dict(named, prog_bar=True, batch_size=count)
+        return total
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer, with the learning rate scaled to the real batch."""
+        per_process: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        images = per_process * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        optimizer = self.schedule.optimizer(self, images)
+        logger.info(
+            "learning rate %g: %g per 16 images, scaled to %d images per update",
+            self.schedule.lr_per_16_images * images / 16,
+            self.schedule.lr_per_16_images,
+            images,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.schedule.scheduler(optimizer, steps)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the description that makes the file sufficient by itself."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint[KEY] = Description(
+            self.spec, self.detector.preprocessing, self.labels, data.short_side, data.long_side
+        ).to_plain()

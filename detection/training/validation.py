@@ -1,0 +1,80 @@
+"""The Lightning module of a finished detector: it collects detections and evaluates them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+
+from detection.data.labels import LabelMap
+from detection.evaluation.coco import CocoFigures, evaluate_coco
+from detection.evaluation.gather import (
+    PredictionBuffer,
+    broadcast_figures,
+    gather_predictions,
+)
+from detection.evaluation.voc import VocFigures, evaluate_voc
+from detection.model.faster_rcnn import FasterRCNN
+from detection.structures import Annotations, Batch, Predictions, Target
+
+
+class Evaluation(NamedTuple):
+    """What rank 0 knows after a pass over the validation split.
+
+    Attributes:
+        predictions: every image's detections, once.
+        coco: COCO's figures.
+        voc: VOC's figures.
+    """
+
+    predictions: Predictions
+    coco: CocoFigures
+    voc: VocFigures
+
+    def scalars(self) -> dict[str, float]:
+        """Returns the figures that are logged, by name."""
+        return {
+            "val/AP": self.coco.ap,
+            "val/AP50": self.coco.ap50,
+            "val/AP75": self.coco.ap75,
+            "val/VOC07": self.voc.voc07,
+            "val/VOC10": self.voc.voc10,
+        }
+
+
+class ValidationModule(pl.LightningModule):
+    """A detector and the evaluation of what it finds, on one process or many."""
+
+    def __init__(self, detector: FasterRCNN, labels: LabelMap) -> None:
+        """Sets the detector and the names and category ids of its classes."""
+        super().__init__()
+        self.detector = detector
+        self.labels = labels
+        self.evaluation: Evaluation | None = None
+        self._buffer = PredictionBuffer()
+
+    def on_validation_epoch_start(self) -> None:
+        """Empties what the last validation collected."""
+        self._buffer = PredictionBuffer()
+
+    def validation_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> None:
+        """Collects the detections of a batch."""
+        del batch_idx
+        images, _ = batch
+        self._buffer.add(self.detector(images), images.image_ids)
+
+    def on_validation_epoch_end(self) -> None:
+        """Evaluates every image once, on rank 0, and logs the same figures on every rank."""
+        gathered = gather_predictions(self._buffer.predictions())
+        if self.trainer.sanity_checking:
+            return
+        if gathered is not None:
+            annotations: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
+            self.evaluation = Evaluation(
+                gathered,
+                evaluate_coco(annotations, gathered, self.labels.names),
+                evaluate_voc(annotations, gathered, self.labels.names),
+            )
+        figures = self.evaluation.scalars() if self.evaluation and gathered else None
+        # Every rank has rank 0's figures: there is nothing left for Lightning to average.
+        self.log_dict(broadcast_figures(figures), prog_bar=True, sync_dist=False)

@@ -1,0 +1,41 @@
+"""VGGs against torchvision's, on the same weights."""
+
+import pytest
+import torch
+import torchvision
+
+import backbones
+
+
+@pytest.mark.parametrize(("name", "count"), [("vgg16", 138_357_544), ("vgg19", 143_667_240)])
+def test_same_names_shapes_and_number_of_parameters(name, count):
+    with torch.device("meta"):
+        ours = getattr(backbones, name)()
+        theirs = torchvision.models.get_model(name, init_weights=False)
+    assert sum(parameter.numel() for parameter in ours.parameters()) == count
+    assert [(key, value.shape) for key, value in ours.state_dict().items()] == [
+        (key, value.shape) for key, value in theirs.state_dict().items()
+    ]
+
+
+def test_logits_features_and_gradients_equal_torchvisions():
+    theirs = torchvision.models.vgg16(num_classes=10, init_weights=False).eval()
+    with torch.device("meta"):
+        ours = backbones.vgg16(num_classes=10).eval()
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    images = torch.randn(1, 3, 64, 64)
+    mine, other = images.clone().requires_grad_(), images.clone().requires_grad_()
+    ours_out, theirs_out = ours.logits(mine), theirs(other)
+    assert (ours_out - theirs_out).abs().max() == 0.0
+    (ours_grad,) = torch.autograd.grad(ours_out.sum(), mine)
+    (theirs_grad,) = torch.autograd.grad(theirs_out.sum(), other)
+    assert ours_grad.abs().max() > 0
+    assert (ours_grad - theirs_grad).abs().max() == 0.0
+    # The layers named in torchvision's table: conv2_2, conv3_3, conv4_3 and conv5_3 with ReLU.
+    for feature, end in zip(ours(images).values(), (8, 15, 22, 29), strict=True):
+        assert (feature - theirs.features[: end + 1](images)).abs().max() == 0.0
+
+
+def test_dropout_is_the_constructors():
+    network = backbones.vgg16(width=8, dropout=0.25)
+    assert [network.classifier[i].p for i in (2, 5)] == [0.25, 0.25]

@@ -1,0 +1,121 @@
+import contextlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from detection.evaluation.results import read_results, write_results
+from detection.structures import Predictions
+
+IDS = [1, 18, 90]
+ENTRY = {"image_id": 5, "category_id": 18, "bbox": [1.5, 2, 3, 4], "score": 0.5}
+
+
+def random_predictions(n: int) -> Predictions:
+    rng = np.random.default_rng(0)
+    corners = np.exp(rng.normal(0, 6, (n, 4))).astype(np.float32)
+    boxes = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:]], axis=1)
+    labels, ids = rng.integers(1, 4, n), rng.integers(0, 2**40, n)
+    return Predictions(ids, boxes, rng.random(n).astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_round_trip_is_exact(n, tmp_path):
+    predictions = random_predictions(n)
+    path = tmp_path / "results.json"
+    path.write_text("an older file")
+    write_results(path, predictions, IDS)
+    for array, expected in zip(read_results(path, IDS), predictions, strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_pycocotools_reads_it(tmp_path, found):
+    write_results(tmp_path / "results.json", found([(5, (1.5, 2, 4.5, 6), 0.5, 2)]), IDS)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"images": [{"id": 5}], "categories": [{"id": i} for i in IDS]}
+        coco.dataset["annotations"] = []
+        coco.createIndex()
+        loaded = coco.loadRes(str(tmp_path / "results.json"))
+    entry = loaded.loadAnns(loaded.getAnnIds(imgIds=[5], catIds=[18]))[0]
+    assert {name: entry[name] for name in ENTRY} == ENTRY
+
+
+def test_a_refused_write_leaves_the_old_file(tmp_path, found):
+    path = tmp_path / "results.json"
+    path.write_text("[]")
+    for row, reason in [
+        ((5, (0, 0, 1, 1), float("nan"), 1), "the score is not finite"),
+        ((5, (0, 0, 1, 1), 0.5, 4), "the label is outside 1…3"),
+    ]:
+        with pytest.raises(ValueError, match=f"image 5: {reason}"):
+            write_results(path, found([row]), IDS)
+    assert path.read_text() == "[]"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_reads_others_files(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([ENTRY | {"score": 1, "id": 3, "segmentation": []}]))
+    image_ids, boxes, scores, labels = read_results(path, IDS)
+    assert (image_ids.tolist(), scores.tolist(), labels.tolist()) == ([5], [1.0], [2])
+    assert boxes.tolist() == [[1.5, 2.0, 4.5, 6.0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": "5"}, "image_id must be an integer"),
+        ({"image_id": True}, "image_id must be an integer"),
+        ({"image_id": 2**63}, "image_id must be an integer of 64 bits"),
+        ({"category_id": 2}, "unknown category_id 2"),
+        ({"category_id": 1.0}, "unknown category_id 1.0"),
+        ({"category_id": []}, "unknown category_id []"),
+        ({"bbox": [1, 2, 3]}, "bbox must be [x, y, width, height]"),
+        ({"bbox": [1, 2, 3, None]}, "bbox must hold finite numbers, got None"),
+        ({"bbox": [3e38, 0, 3e38, 1]}, "bbox must hold finite numbers, got 6e+38"),
+        ({"bbox": [1, 2, -3, 4]}, "bbox has a negative size"),
+        ({"score": 10**400}, "score must hold finite numbers"),
+        ({"score": "0.5"}, "score must hold finite numbers, got '0.5'"),
+    ],
+)
+def test_a_bad_entry_is_named(change, message, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([ENTRY, ENTRY | change]))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: entry 1: {message}")):
+        read_results(path, IDS)
+
+
+@pytest.mark.parametrize("field", ENTRY)
+def test_a_missing_field_is_named(field, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{name: ENTRY[name] for name in ENTRY if name != field}]))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: entry 0: missing {field}")):
+        read_results(path, IDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a valid result file"),
+        ('{"image_id": 5}', "expected a list of results, got dict"),
+        ("[5]", "entry 0: expected an object, got int"),
+        ('[{"score": NaN}]', "the constant NaN is not a number"),
+        ('[{"score": -Infinity}]', "the constant -Infinity is not a number"),
+        (json.dumps([ENTRY]).replace("0.5", "1e999"), "entry 0: score must hold finite numbers"),
+        ('[{"score": 1, "score": 2}]', "a field is repeated"),
+        ("[" * 100_000, "not a valid result file"),
+        ("[" + "9" * 5000 + "]", "not a valid result file"),
+    ],
+)
+def test_a_bad_file_is_named(text, message, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as caught:
+        read_results(path, IDS)
+    assert message in str(caught.value)

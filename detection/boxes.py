@@ -17,6 +17,11 @@ MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 UNIT_STD = (1.0, 1.0, 1.0, 1.0)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Returns values in float32, or float64 where they are: half precision cannot hold a box."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _centers_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     sides = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * sides, sides

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from detection.data.images import MAX_PIXELS
 from detection.data.labels import LabelMap
@@ -27,6 +28,8 @@ from detection.data.records import (
 )
 
 _MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
+
+_Found = TypeVar("_Found")
 
 
 def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None = None) -> Records:
@@ -61,7 +64,7 @@ def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None =
     seen: set[int] = set()
     for position, fields in enumerate(tables["annotations"], start=1):
         try:
-            identity = _integer(fields, "id", position)
+            identity = _integer(fields, "id")
             if identity in seen:
                 raise UnusableError("the id is used before")
             seen.add(identity)
@@ -123,7 +126,7 @@ def _labels(table: list[Any], path: Path) -> LabelMap:
     for position, fields in enumerate(table, start=1):
         where = f"{path}: {_record('category', fields, position)}"
         try:
-            identity = _integer(fields, "id", position)
+            identity = _integer(fields, "id")
         except UnusableError as error:
             raise DataError(f"{where}: {error}") from error
         name = fields.get("name")
@@ -158,7 +161,7 @@ def _images(
     for position, fields in enumerate(table, start=1):
         record = _record("image", fields, position)
         try:
-            identity = _integer(fields, "id", position)
+            identity = _integer(fields, "id")
         except UnusableError as error:
             raise DataError(f"{path}: {record}: {error}") from error
         if identity in images:
@@ -176,15 +179,68 @@ def _images(
 
 def _contained(root: Path, name: Any, where: str) -> str:
     """Resolves a file name and returns it relative to the root, which it must not leave."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise DataError(f"{where}: file_name is {name!r}, expected a relative path")
     inside = os.path.join(root, "")
-    path = os.path.realpath(inside + name) if not os.path.isabs(name) else name
+    try:
+        path = os.path.realpath(os.path.join(root, name))
+    except (TypeError, ValueError) as error:  # no text; text that cannot be a path
+        raise DataError(f"{where}: file_name is {name!r}, expected a relative path") from error
     if not path.startswith(inside):
         raise DataError(f"{where}: file_name {name!r} leads out of {root}")
     return path[len(inside) :]
 
 
+def _size(fields: dict[str, Any]) -> tuple[int, int]:
+    height, width = _integer(fields, "height"), _integer(fields, "width")
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+        raise UnusableError(
+            f"size {height} × {width}, expected positive and at most {MAX_PIXELS} pixels"
+        )
+    return height, width
+
+
+def _object(fields: dict[str, Any], label: int, size: tuple[int, int]) -> ObjectRow:
+    bbox = fields.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise UnusableError(f"bbox is {_short(bbox)}, expected [x, y, width, height]")
+    x, y, width, height = (_number(value, "bbox") for value in bbox)
+    if width <= 0 or height <= 0:
+        raise UnusableError(f"bbox is {_short(bbox)}, expected a positive width and height")
+    x1, y1, x2, y2 = box = clip_box((x, y, x + width, y + height), size)
+    area = fields.get("area")
+    area = (x2 - x1) * (y2 - y1) if area is None else _number(area, "area")
+    if area < 0:
+        raise UnusableError(f"area is {area}, expected no less than 0")
+    crowd = fields.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise UnusableError(f"iscrowd is {_short(crowd)}, expected 0 or 1")
+    return ObjectRow(box, label, area, crowd=bool(crowd))
+
+
+def _integer(fields: Any, key: str) -> int:
+    value = fields.get(key) if isinstance(fields, dict) else None
+    if type(value) is not int or abs(value) >= _MAX_ID:
+        raise UnusableError(f"{key} is {_short(value)}, expected an integer")
+    return value
+
+
+def _known(fields: dict[str, Any], key: str, table: Mapping[int, _Found]) -> _Found:
+    value = _integer(fields, key)
+    if value not in table:
+        raise UnusableError(f"{key} {value} is unknown")
+    return table[value]
+
+
+def _number(value: Any, key: str) -> float:
+    with suppress(OverflowError):  # JSON integers have no bound
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    raise UnusableError(f"{key} holds {_short(value)}, expected finite numbers")
+
+
 def _record(kind: str, fields: Any, position: int) -> str:
     identity = fields.get("id") if isinstance(fields, dict) else None
-    return f"{kind} at position {position}" if identity is None else f"{kind} {identity!r}"
+    return f"{kind} at position {position}" if identity is None else f"{kind} {_short(identity)}"
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]

@@ -68,29 +68,18 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
     rows: list[ImageRow] = []
     skipped: list[Skipped] = []
     for name, image_id in zip(names, _image_ids(names), strict=True):
-        if name not in images:
-            file = root / "JPEGImages" / name
-            skipped.append(Skipped(str(file), "image", "no such file with an image extension"))
-            continue
-        xml, image = root / "Annotations" / f"{name}.xml", f"JPEGImages/{images[name]}"
+        xml = root / "Annotations" / f"{name}.xml"
         try:
-            annotation = _parse(xml)
-            size = _size(annotation, root / image)
+            row, left_out = _read_image(root, images.get(name), xml, image_id, label_of)
         except UnusableError as error:
             skipped.append(Skipped(str(xml), "image", str(error)))
-            continue
-        rows.append(ImageRow(image, image_id, size, []))
-        for number, element in enumerate(annotation.findall("object"), start=1):
-            try:
-                label = _label(element, label_of, f"{xml}: object {number}")
-                rows[-1].objects.append(_object(element, label, size))
-            except UnusableError as error:
-                skipped.append(Skipped(str(xml), f"object {number}", str(error)))
+        else:
+            rows.append(row)
+            skipped += left_out
     if not rows:
-        file, _, reason = skipped[0]
         raise DataError(
             f"{_split_file(root, split)}: none of {len(names)} images can be used, "
-            f"first {file}: {reason}"
+            f"first {skipped[0].file}: {skipped[0].reason}"
         )
     return pack(root, rows, labels, skipped)
 
@@ -115,6 +104,24 @@ def voc_labels(root: Path) -> LabelMap:
     if not names:
         raise DataError(f"{root / 'Annotations'}: no XML file with a named object")
     return LabelMap.from_names(sorted(names))
+
+
+def _read_image(
+    root: Path, image: str | None, xml: Path, image_id: int, label_of: dict[str, int]
+) -> tuple[ImageRow, list[Skipped]]:
+    if image is None:
+        raise UnusableError(f"no image {xml.stem} in {root / 'JPEGImages'}")
+    annotation = _parse(xml)
+    file = f"JPEGImages/{image}"
+    row = ImageRow(file, image_id, _size(annotation, root / file), [])
+    skipped = []
+    for number, element in enumerate(annotation.findall("object"), start=1):
+        try:
+            label = _label(element, label_of, f"{xml}: object {number}")
+            row.objects.append(_object(element, label, row.size))
+        except UnusableError as error:
+            skipped.append(Skipped(str(xml), f"object {number}", str(error)))
+    return row, skipped
 
 
 def _split_file(root: Path, split: str) -> Path:
@@ -156,7 +163,7 @@ def _image_files(folder: Path) -> dict[str, str]:
 
 def _image_ids(names: Sequence[str]) -> Sequence[int]:
     digits = [re.sub(r"[^0-9]", "", name) for name in names]
-    if all(0 < len(text) <= 16 and int(text) < _MAX_ID for text in digits):
+    if all(text and len(text.lstrip("0")) <= 16 and int(text) < _MAX_ID for text in digits):
         ids = [int(text) for text in digits]
         if len(set(ids)) == len(ids):
             return ids

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_align, roi_pool
 
+from detection.boxes import at_least_float32
+
 
 class RoIPool(nn.Module):
     """RoI max-pooling on one level (Fast R-CNN section 2.1).
@@ -42,7 +44,7 @@ class RoIPool(nn.Module):
             (R, C, P, P) float32.
         """
         (level,) = levels
-        return roi_pool(level.float(), rois, self.size, 1 / self.stride)
+        return roi_pool(at_least_float32(level), rois, self.size, 1 / self.stride)
 
 
 class RoIAlign(nn.Module):
@@ -87,7 +89,7 @@ class RoIAlign(nn.Module):
         return (stride - first).clamp(0, len(self.strides) - 1).long()
 
     def _align(self, level: Tensor, rois: Tensor, stride: int) -> Tensor:
-        level = level.float()
+        level = at_least_float32(level)
         if level.device.type != "cpu" or torch.compiler.is_compiling():
             return roi_align(
                 level, rois, self.size, 1 / stride, self.sampling_ratio, self.aligned

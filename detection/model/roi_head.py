@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detection.boxes import clip, decode
+from detection.boxes import at_least_float32, clip, decode
 from detection.model.rpn import Proposals
 from detection.model.suppression import keep_mask
 from detection.structures import Detections
@@ -87,8 +87,8 @@ class RoIHead(nn.Module):
             Logits and deltas in float32, whatever the precision of the levels.
         """
         features = self.tail(self.pool(levels, rois))
-        deltas = self.deltas(features).float().view(-1, self.classes, 4)
-        return RoIOutput(self.class_logits(features).float(), deltas)
+        deltas = at_least_float32(self.deltas(features)).view(-1, self.classes, 4)
+        return RoIOutput(at_least_float32(self.class_logits(features)), deltas)
 
     def detect(
         self, output: RoIOutput, proposals: Proposals, sizes: Tensor, selection: DetectionSelection

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detection.boxes import clip, decode
+from detection.boxes import at_least_float32, clip, decode
 from detection.model.anchors import AnchorGenerator
 from detection.model.suppression import keep_mask
 
@@ -99,9 +99,8 @@ class RPN(nn.Module):
         objectness, deltas = [], []
         for level in levels:
             hidden = F.relu(self.conv(level), inplace=True)
-            batch = len(level)
-            objectness.append(self.objectness(hidden).float().permute(0, 2, 3, 1).reshape(batch, -1))
-            deltas.append(self.deltas(hidden).float().permute(0, 2, 3, 1).reshape(batch, -1, 4))
+            objectness.append(_by_anchor(self.objectness(hidden), 1).squeeze(-1))
+            deltas.append(_by_anchor(self.deltas(hidden), 4))
         return RPNOutput(objectness, deltas, self.anchors(levels))
 
     @torch.no_grad()
@@ -138,6 +137,12 @@ class RPN(nn.Module):
         valid = ranked > -torch.inf
         chosen = candidates.gather(1, rows[..., None].expand(-1, -1, 4))
         return Proposals(chosen * valid[..., None], valid)
+
+
+def _by_anchor(maps: Tensor, values: int) -> Tensor:
+    """Turns maps (B, A * values, H, W) into rows (B, S, values)."""
+    rows = at_least_float32(maps).permute(0, 2, 3, 1)
+    return rows.reshape(len(maps), -1, values)
 
 
 def _best_of_each_level(output: RPNOutput, count: int) -> tuple[list[Tensor], list[Tensor]]:

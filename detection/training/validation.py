@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytorch_lightning as pl
@@ -68,13 +69,21 @@ class ValidationModule(pl.LightningModule):
         gathered = gather_predictions(self._buffer.predictions())
         if self.trainer.sanity_checking:
             return
-        if gathered is not None:
-            annotations: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
-            self.evaluation = Evaluation(
-                gathered,
-                evaluate_coco(annotations, gathered, self.labels.names),
-                evaluate_voc(annotations, gathered, self.labels.names),
-            )
-        figures = self.evaluation.scalars() if self.evaluation and gathered else None
+        try:
+            figures = None if gathered is None else self._evaluate(gathered)
+        except ValueError:
+            # The other ranks wait for rank 0's figures: they are told that there are none.
+            with suppress(RuntimeError):
+                broadcast_figures(None)
+            raise
         # Every rank has rank 0's figures: there is nothing left for Lightning to average.
         self.log_dict(broadcast_figures(figures), prog_bar=True, sync_dist=False)
+
+    def _evaluate(self, predictions: Predictions) -> dict[str, float]:
+        annotations: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
+        self.evaluation = Evaluation(
+            predictions,
+            evaluate_coco(annotations, predictions, self.labels.names),
+            evaluate_voc(annotations, predictions, self.labels.names),
+        )
+        return self.evaluation.scalars()

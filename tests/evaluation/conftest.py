@@ -1,9 +1,13 @@
-"""Small data sets, by hand and at random."""
+"""Small data sets, by hand and at random, and pycocotools run the official way."""
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from detection.structures import Annotations, Predictions
 
@@ -84,16 +88,78 @@ def _score(rng: np.random.Generator) -> float:
     return float(rng.integers(1, 10)) / 10
 
 
-@pytest.fixture
+def run_pycocotools(
+    annotations: Annotations,
+    predictions: Predictions,
+    classes: int,
+    max_detections: Sequence[int] = (1, 10, 100),
+    *,
+    dataset: dict | None = None,
+    ids: Sequence[int] | None = None,
+) -> tuple[list[float], list[str]]:
+    """The twelve figures and the printed lines of pycocotools' demo; ``dataset`` as published."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = dataset or official_truth(annotations, classes)
+        coco.createIndex()
+        results = official_results(predictions, ids or range(1, classes + 1))
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.params.maxDets = list(max_detections)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        with contextlib.redirect_stdout(printed):
+            evaluation.summarize()
+    return evaluation.stats.tolist(), printed.getvalue().splitlines()
+
+
+def official_truth(annotations: Annotations, classes: int) -> dict:
+    entries = []
+    for i, image_id in enumerate(annotations.image_ids.tolist()):
+        for row in range(annotations.offsets[i], annotations.offsets[i + 1]):
+            x1, y1, x2, y2 = annotations.boxes[row].tolist()
+            entry = {"id": row + 1, "image_id": image_id, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            entry |= {"category_id": int(annotations.labels[row])}
+            entry |= {"area": float(annotations.areas[row]), "iscrowd": int(annotations.crowd[row])}
+            entries.append(entry)
+    return {
+        "images": [{"id": image_id} for image_id in annotations.image_ids.tolist()],
+        "categories": [{"id": label, "name": str(label)} for label in range(1, classes + 1)],
+        "annotations": entries,
+    }
+
+
+def official_results(predictions: Predictions, ids: Sequence[int]) -> list[dict]:
+    rows = sorted(
+        zip(
+            predictions.image_ids.tolist(),
+            predictions.labels.tolist(),
+            (-predictions.scores).tolist(),
+            predictions.boxes.tolist(),
+            strict=True,
+        )
+    )
+    return [
+        {"image_id": i, "category_id": ids[c - 1], "score": -s, "bbox": [x, y, x2 - x, y2 - y]}
+        for i, c, s, (x, y, x2, y2) in rows
+    ]
+
+
+@pytest.fixture(scope="session")
 def truth() -> Truth:
     return make_truth
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def found() -> Found:
     return make_found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_case() -> Callable[..., tuple[Annotations, Predictions, list[str]]]:
     return make_random
+
+
+@pytest.fixture(scope="session")
+def pycocotools() -> Callable[..., tuple[list[float], list[str]]]:
+    return run_pycocotools

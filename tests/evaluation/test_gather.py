@@ -28,14 +28,8 @@ def as_predictions(columns: list[list]) -> Predictions:
 
 
 @pytest.fixture(scope="module")
-def case(request):
-    annotations, predictions, names = make_case(request)
-    return annotations, predictions, names
-
-
-def make_case(request):
-    module = request.config.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
-    return module.make_random(5, images=21, crowds=0.05, difficult=0.05)
+def case(random_case):
+    return random_case(5, images=21, crowds=0.05, difficult=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,13 @@ def test_a_refused_write_leaves_the_old_file(tmp_path, found):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_a_failed_write_leaves_nothing_behind(tmp_path, found):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(OSError, match=r"results\.json"):
+        write_results(tmp_path / "results.json", found(), IDS)
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
 def test_reads_others_files(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps([ENTRY | {"score": 1, "id": 3, "segmentation": []}]))

@@ -9,6 +9,8 @@ from detection.structures import Annotations, Predictions
 
 A = (0.0, 0.0, 10.0, 10.0)
 B = (50.0, 50.0, 70.0, 70.0)
+LINE = (3.0, 3.0, 3.0, 9.0)
+ROW = [(20.0 * i, 0.0, 20.0 * i + 10, 10.0) for i in range(10)]
 
 
 def naive_outcomes(
@@ -66,56 +68,48 @@ def naive_ap(tp: np.ndarray, fp: np.ndarray, npos: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("objects", "flags", "rows", "voc07", "voc10"),
+    ("case", "voc07", "voc10"),
     [
-        pytest.param([], {}, [], math.nan, math.nan, id="nothing"),
-        pytest.param([], {}, [(A, 0.9)], math.nan, math.nan, id="no ground truth"),
-        pytest.param([A], {}, [], 0.0, 0.0, id="no detections"),
-        pytest.param([A], {"difficult": [0]}, [(A, 0.9)], math.nan, math.nan, id="only difficult"),
-        pytest.param([A], {}, [(A, 0.9)], 1.0, 1.0, id="perfect"),
-        pytest.param([A], {}, [(B, 0.9)], 0.0, 0.0, id="elsewhere"),
-        # IoU 50 / 100 = 0.5 is a hit; 49 / 100 is not.
-        pytest.param([A], {}, [((0, 0, 10, 5), 0.9)], 1.0, 1.0, id="IoU of exactly 0.5"),
-        pytest.param([A], {}, [((0, 0, 7, 7), 0.9)], 0.0, 0.0, id="IoU of 0.49"),
-        pytest.param([(3, 3, 3, 9)], {}, [((3, 3, 3, 9), 0.9)], 0.0, 0.0, id="no area"),
+        pytest.param(([], {}, []), math.nan, math.nan, id="nothing"),
+        pytest.param(([], {}, [(A, 0.9)]), math.nan, math.nan, id="no ground truth"),
+        pytest.param(([A], {}, []), 0.0, 0.0, id="no detections"),
+        pytest.param(
+            ([A], {"difficult": [0]}, [(A, 0.9)]), math.nan, math.nan, id="only difficult"
+        ),
+        pytest.param(([A], {}, [(A, 0.9)]), 1.0, 1.0, id="perfect"),
+        pytest.param(([A], {}, [(B, 0.9)]), 0.0, 0.0, id="elsewhere"),
+        # 50 / 100 is a hit; 49 / 100 is not.
+        pytest.param(([A], {}, [((0, 0, 10, 5), 0.9)]), 1.0, 1.0, id="IoU of exactly 0.5"),
+        pytest.param(([A], {}, [((0, 0, 7, 7), 0.9)]), 0.0, 0.0, id="IoU of 0.49"),
+        pytest.param(([LINE], {}, [(LINE, 0.9)]), 0.0, 0.0, id="no area"),
         # hit, duplicate, hit: recall .5 .5 1, precision 1 1/2 2/3
         pytest.param(
-            [A, B],
-            {},
-            [(A, 0.9), (A, 0.8), (B, 0.7)],
+            ([A, B], {}, [(A, 0.9), (A, 0.8), (B, 0.7)]),
             (6 + 5 * 2 / 3) / 11,
             (1 + 2 / 3) / 2,
             id="second detection of an object",
         ),
         pytest.param(
-            [A, B],
-            {"difficult": [0]},
-            [(A, 0.9), (A, 0.8), (B, 0.7)],
+            ([A, B], {"difficult": [0]}, [(A, 0.9), (A, 0.8), (B, 0.7)]),
             1.0,
             1.0,
             id="difficult counts neither way",
         ),
-        pytest.param([A, B], {"crowd": [0]}, [(A, 0.9), (B, 0.7)], 1.0, 1.0, id="crowd likewise"),
+        pytest.param(
+            ([A, B], {"crowd": [0]}, [(A, 0.9), (A, 0.8), (B, 0.7)]), 1.0, 1.0, id="nor crowd"
+        ),
         # The second detection overlaps the free object by 0.84, but the taken one by 0.95.
         pytest.param(
-            [A, (0, 0, 10, 8)],
-            {},
-            [(A, 0.9), ((0, 0, 10, 9.5), 0.8)],
+            ([A, (0, 0, 10, 8)], {}, [(A, 0.9), ((0, 0, 10, 9.5), 0.8)]),
             6 / 11,
             0.5,
             id="only the highest IoU is matched",
         ),
-        pytest.param(
-            [(20 * i, 0, 20 * i + 10, 10) for i in range(10)],
-            {},
-            [((20 * i, 0, 20 * i + 10, 10), 0.9) for i in range(3)],
-            4 / 11,
-            0.3,
-            id="recall of exactly 0.3",
-        ),
+        pytest.param((ROW, {}, [(box, 0.9) for box in ROW[:3]]), 4 / 11, 0.3, id="recall of 0.3"),
     ],
 )
-def test_by_hand(objects, flags, rows, voc07, voc10, truth, found):
+def test_by_hand(case, voc07, voc10, truth, found):
+    objects, flags, rows = case
     annotations = truth({4: [(box, 1) for box in objects]}, **flags)
     predictions = found([(4, box, score, 1) for box, score in rows])
     figures = evaluate_voc(annotations, predictions, ["cat"])

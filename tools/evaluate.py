@@ -41,8 +41,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         workers=options.workers,
         short_side=description.short_side,
         long_side=description.long_side,
-        labels=description.labels,
     )
+    data.labels = description.labels
     module = ValidationModule(detector, description.labels)
     trainer = pl.Trainer(
         accelerator=options.accelerator,

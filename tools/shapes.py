@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Progress() as bar:
             task = bar.add_task("drawing shapes", total=sum(splits.values()))
             ensure_shapes(
-                options.folder, splits, seed=options.seed, progress=lambda: bar.advance(task)
+                options.folder,
+                splits,
+                seed=options.seed,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except (ValueError, OSError) as error:
         print(f"resdet shapes: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -108,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # Lightning's own calls of what torch has deprecated: not for the user to mend.
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         arguments = shipped_configs(sys.argv[1:] if argv is None else argv)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Outline = NDArray[np.float64]
+Field = NDArray[np.floating]
 
 _SUPERSAMPLING = 3
 
@@ -25,7 +26,7 @@ def _polar(radii: NDArray[np.float64], angles: NDArray[np.float64]) -> Outline:
 
 def _corners(radii: Sequence[float]) -> Outline:
     """Corners at equal angles, the first one at the top."""
-    angles = np.arange(len(radii)) * (2 * np.pi / len(radii)) - np.pi / 2
+    angles = np.linspace(-np.pi / 2, 3 * np.pi / 2, len(radii), endpoint=False)
     return _polar(np.array(radii, np.float64), angles)
 
 
@@ -111,11 +112,12 @@ def outline(rng: Generator, name: str, area: float, largest: float) -> Outline:
     """
     points = _OUTLINES[name](rng) * (rng.uniform(0.8, 1.0), 1.0)
     turn = rng.uniform(-0.35, 0.35) if rng.random() < 0.5 else rng.uniform(-np.pi, np.pi)
-    points = points @ np.array([(np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))])
-    x, y = points.T
+    cos, sin = math.cos(turn), math.sin(turn)
+    turned: Outline = points @ np.array([(cos, sin), (-sin, cos)])
+    x, y = turned.T
     shoelace = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
-    points -= points.min(0)
-    return points * min(np.sqrt(area / shoelace), largest / points.max())
+    turned -= turned.min(0)
+    return turned * min(math.sqrt(area / shoelace), float(largest / turned.max()))
 
 
 def coverage(polygons: Sequence[Outline], size: tuple[int, int]) -> Image.Image:
@@ -124,8 +126,8 @@ def coverage(polygons: Sequence[Outline], size: tuple[int, int]) -> Image.Image:
     fine = Image.new("L", (size[1] * factor, size[0] * factor))
     draw = ImageDraw.Draw(fine)
     for polygon in polygons:
-        # Pillow's integers are the middles of pixels, and it draws the border as well.
-        draw.polygon((polygon * factor - 0.5).ravel().tolist(), fill=255)
+        # Pillow takes each corner for the pixel that holds it, and fills the border as well.
+        draw.polygon((polygon * factor).ravel().tolist(), fill=255)
     return fine.reduce(factor)
 
 
@@ -134,42 +136,39 @@ def near(rng: Generator, colour: NDArray[np.int64], spread: int) -> NDArray[np.i
     return (colour + rng.integers(-spread, spread + 1, 3)).clip(0, 255)
 
 
-def _plain(_: Generator, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _plain(_: Generator, x: Field, y: Field) -> Field:
     return np.zeros_like(x + y)
 
 
-def _stripes(rng: Generator, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _stripes(rng: Generator, x: Field, y: Field) -> Field:
     turn, waves = rng.uniform(0, np.pi), rng.uniform(2, 5)
-    phase = 2 * np.pi * (waves * (np.cos(turn) * x + np.sin(turn) * y) + rng.random())
-    return 0.5 + 1.5 * np.sin(phase.astype(np.float32))
+    phase = 2 * np.pi * (waves * (math.cos(turn) * x + math.sin(turn) * y) + rng.random())
+    return np.asarray(0.5 + 1.5 * np.sin(phase))
 
 
-def _checks(rng: Generator, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _checks(rng: Generator, x: Field, y: Field) -> Field:
     turn, waves = rng.uniform(0, np.pi), 2 * np.pi * rng.uniform(1, 3)
-    u, v = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
-    squares = np.sin((waves * u).astype(np.float32)) * np.sin((waves * v).astype(np.float32))
-    return 0.5 + 4 * squares
+    u, v = math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x
+    return np.asarray(0.5 + 4 * np.sin(waves * u) * np.sin(waves * v))
 
 
-def _gradient(
-    rng: Generator, x: NDArray[np.float32], y: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _gradient(rng: Generator, x: Field, y: Field) -> Field:
     turn = rng.uniform(0, 2 * np.pi)
-    return (0.5 + 0.7 * (np.cos(turn) * (x - 0.5) + np.sin(turn) * (y - 0.5))).astype(np.float32)
+    return 0.5 + 0.7 * (math.cos(turn) * (x - 0.5) + math.sin(turn) * (y - 0.5))
 
 
-def smooth_noise(rng: Generator, cells: int, size: tuple[int, int]) -> NDArray[np.float32]:
+def smooth_noise(rng: Generator, cells: int, size: tuple[int, int]) -> Field:
     """Enlarges a grid of random values to ``size``: (height, width) float32 in [0, 1]."""
     coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), np.uint8))
     return np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC), np.float32) / 255
 
 
-def _noise(rng: Generator, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _noise(rng: Generator, x: Field, y: Field) -> Field:
     fine = rng.integers(0, 256, (y.size, x.size), np.uint8).astype(np.float32) / 255
     return 0.6 * fine + 0.4 * smooth_noise(rng, 6, fine.shape)
 
 
-def _blobs(rng: Generator, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _blobs(rng: Generator, x: Field, y: Field) -> Field:
     cells = math.ceil(rng.uniform(3, 6) * max(x[0, -1], y[-1, 0])) + 1
     return 4 * smooth_noise(rng, cells, (y.size, x.size)) - 1.5
 
@@ -189,8 +188,9 @@ def texture(
     x = np.arange(width, dtype=np.float32)[None] / unit
     y = np.arange(height, dtype=np.float32)[:, None] / unit
     mix = _TEXTURES[rng.integers(len(_TEXTURES))](rng, x, y).clip(0, 1) * 255
-    colours = [Image.new("RGB", (width, height), tuple(c.tolist())) for c in (second, first)]
-    return Image.composite(*colours, Image.fromarray(mix.astype(np.uint8)))
+    picture = Image.new("RGB", (width, height), tuple(first.tolist()))
+    picture.paste(tuple(second.tolist()), (0, 0), Image.fromarray(mix.astype(np.uint8)))
+    return picture
 
 
 def _lines(rng: Generator, extent: NDArray[np.float64]) -> list[Outline]:

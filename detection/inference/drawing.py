@@ -13,8 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -22,11 +25,20 @@ from PIL import Image, ImageDraw, ImageFont
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_BLACK = (0, 0, 0)
 
 # Of the square root of the image's area.
 _TEXT = 0.032
 _LINE = 0.005
+_MARGIN = 0.35  # of a tag's text, beside it
+_SMALLEST_TEXT = 10  # pixels; below this it cannot be read
+
+
+class _Tag(NamedTuple):
+    place: Rectangle
+    text: str
+    colour: Colour
+    font: ImageFont.FreeTypeFont
 
 
 def draw(
@@ -35,6 +47,7 @@ def draw(
     labels: NDArray[np.integer],
     scores: NDArray[np.floating] | None,
     names: Sequence[str],
+    *,
     score_threshold: float = 0.5,
 ) -> NDArray[np.uint8]:
     """Draws frames, and tags such as "dog 0.97", on a copy of an image.
@@ -55,27 +68,26 @@ def draw(
         ValueError: if a shape, a type or a label is not as described.
     """
     _check(image, boxes, labels, scores, len(names))
-    canvas = Image.fromarray(image.copy())
-    pen = ImageDraw.Draw(canvas)
-    side = math.sqrt(canvas.width * canvas.height)
-    line = max(1, round(_LINE * side))
-    font = _font(max(10, round(_TEXT * side)))
+    picture = image.copy()
+    size = (image.shape[1], image.shape[0])
+    line = max(1, round(_LINE * math.sqrt(math.prod(size))))
     colours = palette(len(names))
-    tags: list[tuple[Rectangle, str, Colour]] = []
-    for row, frame in _frames(boxes, scores, canvas.size, score_threshold):
+    tags: list[_Tag] = []
+    for row, frame in _frames(boxes, scores, size, score_threshold):
         name, colour = names[labels[row] - 1], colours[labels[row] - 1]
         text = name if scores is None else f"{name} {scores[row]:.2f}"
-        tag = _place(frame, _tag_size(text, font), canvas.size, [other for other, _, _ in tags])
-        tags.append((tag, text, colour))
-        _draw_frame(pen, frame, line, colour)
-    for tag, text, colour in reversed(tags):
-        _draw_tag(pen, tag, text, colour, font)
+        tags.append(_tag(text, colour, frame, size, [other.place for other in tags]))
+        _draw_frame(picture, frame, line, colour)
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    for tag in reversed(tags):
+        _draw_tag(pen, tag)
     return np.array(canvas)
 
 
 @cache
 def palette(count: int) -> tuple[Colour, ...]:
-    """Chooses colours that are vivid, neither dark nor pale, and far from each other.
+    """Chooses colours that are vivid, stand out from black text, and are far from each other.
 
     Each is the farthest in CIELAB from grey and from all before it, so that a label keeps its
     colour however many classes there are.
@@ -89,7 +101,7 @@ def palette(count: int) -> tuple[Colour, ...]:
     axis = np.linspace(0, 255, 16).round()
     rgb = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3)
     lab = cv2.cvtColor((rgb[None] / 255).astype(np.float32), cv2.COLOR_RGB2LAB)[0]
-    usable = (lab[:, 0] > 45) & (lab[:, 0] < 90) & (np.hypot(lab[:, 1], lab[:, 2]) > 45)
+    usable = (lab[:, 0] > 52) & (lab[:, 0] < 90) & (np.hypot(lab[:, 1], lab[:, 2]) > 45)
     rgb, lab = rgb[usable], lab[usable]
     colours: list[Colour] = []
     distance = np.hypot(lab[:, 1], lab[:, 2])
@@ -136,9 +148,74 @@ def _frames(
         order = np.argsort(-scores, kind="stable")
     rows = order[drawn[order]]
     corners = np.concatenate((np.floor(inside[rows, :2]), np.ceil(inside[rows, 2:])), axis=1)
-    return [(row, tuple(box)) for row, box in zip(rows.tolist(), corners.astype(int).tolist())]
+    return [
+        (row, tuple(box))
+        for row, box in zip(rows.tolist(), corners.astype(int).tolist(), strict=True)
+    ]
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # Pillow's own font has no letters beyond ASCII.
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def _tag(
+    text: str,
+    colour: Colour,
+    frame: Rectangle,
+    size: tuple[int, int],
+    taken: Sequence[Rectangle],
+) -> _Tag:
+    """Finds the place at a frame that overlaps other tags least, inside the image.
+
+    Args:
+        text: what the tag says.
+        colour: what it is filled with.
+        frame: of the box.
+        size: width and height of the image, pixels.
+        taken: the other tags.
+    """
+    x1, y1, x2, y2 = frame
+    full = max(_SMALLEST_TEXT, round(_TEXT * math.sqrt(math.prod(size))))
+    # A small object gets a small tag, so that a crowd keeps some of its pixels.
+    fitting = int(full * (x2 - x1) / _font(full).getlength(text)) if text else full
+    font = _font(max(_SMALLEST_TEXT, full * 2 // 3, min(full, fitting)))
+    width = min(size[0], math.ceil(font.getlength(text) + 2 * _MARGIN * font.size))
+    height = min(size[1], math.ceil(1.5 * font.size))
+    corners = [
+        (min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height))
+        for y in (y1 - height, y1, y2, y2 - height)
+        for x in (x1, x2 - width)
+    ]
+    places = [(x, y, x + width, y + height) for x, y in corners]
+    place = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+    return _Tag(place, text, colour, font)
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> int:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _draw_frame(picture: NDArray[np.uint8], frame: Rectangle, line: int, colour: Colour) -> None:
+    """Draws a line between black edges, which keep it visible on its own colour."""
+    edge = max(1, line // 3)
+    x1, y1, x2, y2 = frame
+    area = picture[y1:y2, x1:x2]
+    _draw_ring(area, line + 2 * edge, _BLACK)
+    _draw_ring(area[edge:-edge, edge:-edge], line, colour)
+
+
+def _draw_ring(area: NDArray[np.uint8], width: int, colour: Colour) -> None:
+    """Fills the outermost pixels of an area, all of them where it is narrow."""
+    area[:width] = area[max(0, len(area) - width) :] = colour
+    area[:, :width] = area[:, max(0, area.shape[1] - width) :] = colour
+
+
+def _draw_tag(pen: ImageDraw.ImageDraw, tag: _Tag) -> None:
+    x1, y1, x2, y2 = tag.place
+    pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=tag.colour, outline=_BLACK)
+    start = (x1 + _MARGIN * tag.font.size, (y1 + y2) / 2)
+    pen.text(start, tag.text, _BLACK, tag.font, anchor="lm")

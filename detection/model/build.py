@@ -50,6 +50,7 @@ class DetectorSpec:
         backbone: a name of `NETWORKS`.
         pyramid: whether a feature pyramid stands on the network (FPN); otherwise it is cut into
             a trunk of stride 16 and a tail that sees the regions.
+        pyramid_channels: channels of every level of the pyramid.
         stride_in_1x1: where a bottleneck has its stride: in the first 1x1 convolution (the paper,
             Caffe weights) or in the 3x3 (torchvision weights).
         batch_norm: ``frozen`` is an affine map, folded into its convolution (appendix A);
@@ -65,14 +66,15 @@ class DetectorSpec:
         anchor_sizes: square roots of the anchors' areas, pixels. None is 128, 256, 512 on one
             level and 32, 64, 128, 256, 512, one a level, on a pyramid.
         anchor_ratios: height divided by width.
-        rpn_width: channels of the RPN's 3x3 convolution. None is 512 on one level and 256 on a
-            pyramid.
+        rpn_width: channels of the RPN's 3x3 convolution. None is 512 on one level and the
+            pyramid's own on a pyramid.
         proposals: how many regions the head sees in inference.
         detections: which detections are reported.
     """
 
     backbone: str = "resnet101"
     pyramid: bool = False
+    pyramid_channels: int = 256
     stride_in_1x1: bool = False
     batch_norm: Literal["frozen", "trained"] = "frozen"
     frozen_stages: int = 2
@@ -135,7 +137,7 @@ def faster_rcnn(
         freeze_batch_norm(network)
     network.freeze(spec.frozen_stages)
     parts = _cut(network, spec)
-    rpn = RPN(parts.channels, _anchors(parts, spec), spec.rpn_width or _by_level(parts, 512, 256))
+    rpn = RPN(parts.channels, _anchors(parts, spec), spec.rpn_width or _by_level(parts, 512, parts.channels))
     head = RoIHead(_pool(parts, spec), parts.tail, parts.tail_channels, classes)
     detector = FasterRCNN(
         parts.trunk,
@@ -164,7 +166,7 @@ def _network(spec: DetectorSpec) -> Backbone:
 
 def _cut(network: Backbone, spec: DetectorSpec) -> Cut:
     if spec.pyramid:
-        return pyramid(network, roi_size=spec.roi_size or 7)
+        return pyramid(network, spec.pyramid_channels, roi_size=spec.roi_size or 7)
     return cut(network, roi_size=spec.roi_size, tail_stride=spec.tail_stride)
 
 

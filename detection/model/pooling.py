@@ -101,7 +101,7 @@ class RoIAlign(nn.Module):
         return bins.view(shape).permute(0, 3, 1, 2)
 
     def _sparse(self, rois: Tensor, stride: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Returns the matrix: cells (R * P * P, E) int64 and weights (R * P * P, E) float32."""
+        """Returns the matrix: cells (R * P * P, E) int64 and weights (R * P * P, E) float."""
         offset = 0.5 if self.aligned else 0.0
         corners = rois[:, 1:] / stride - offset
         sides = corners[:, 2:] - corners[:, :2]
@@ -120,10 +120,10 @@ class RoIAlign(nn.Module):
         """Linear interpolation along one axis.
 
         Returns:
-            Cells (R, P, 2 * samples) int64 and their weights, float32.
+            Cells (R, P, 2 * samples) int64 and their weights, in the precision of the rois.
         """
         samples = self.size * self.sampling_ratio
-        steps = (torch.arange(samples, device=start.device) + 0.5) / samples
+        steps = (torch.arange(samples, device=start.device, dtype=start.dtype) + 0.5) / samples
         position = start[:, None] + steps * side[:, None]
         outside = (position < -1) | (position > limit)
         position = position.clamp(0, limit - 1)

@@ -1,0 +1,279 @@
+"""A folder of images and annotations as Lightning's training and validation batches.
+
+Use it with ``Trainer(use_distributed_sampler=False)``: the loaders shard by themselves. A run
+that is resumed in the middle of an epoch continues with the very next batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.data import DataLoader
+
+from detection.data.dataset import DetectionDataset, Item, collate
+from detection.data.folder import folder_labels, read_folder
+from detection.data.labels import LabelMap
+from detection.data.records import DataError, Records
+from detection.data.sampling import Draw, TrainBatches, shard
+from detection.data.transforms import NONE, PAPER, Augmentation, Transform, use_calling_thread
+from detection.structures import Annotations
+
+_log = logging.getLogger(__name__)
+
+_WORKER_TIMEOUT = 300.0  # seconds after which a hung worker ends the run
+_REASONS = 3  # how many skipped records the log names
+
+
+class DetectionData(LightningDataModule):
+    """Training and validation data from a folder in VOC's or COCO's layout.
+
+    Each training batch is ``(Batch, list[Target])``, and so is each validation batch.
+
+    Args:
+        root: the folder, as ``read_folder`` takes it.
+        train: the split(s) to train on.
+        val: the split(s) to evaluate on.
+        batch_size: training images per process and step. The paper's is 1, on 8 GPUs.
+        workers: processes that read images, for each loader; 0 reads in the main process.
+        short_side: what the shorter side of an image becomes, pixels.
+        long_side: what the longer side may at most become, pixels.
+        augmentation: how training images vary.
+        divisible: batches are padded to multiples of this; 1 is the paper's.
+        skip_empty: leaves images with nothing but ignored objects, or none, out of training, as
+            Detectron2 does.
+        seed: decides the order and the augmentation of the training images.
+        val_batch_size: validation images per process and step.
+
+    Raises:
+        ValueError: a number is below its smallest sensible value, or the sides or the
+            augmentation make no sense.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        train: str = "train",
+        val: str = "val",
+        batch_size: int = 2,
+        workers: int = 2,
+        short_side: int = 600,
+        long_side: int = 1000,
+        augmentation: Augmentation = PAPER,
+        divisible: int = 32,
+        skip_empty: bool = True,
+        seed: int = 0,
+        val_batch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        _at_least(1, batch_size=batch_size, val_batch_size=val_batch_size, divisible=divisible)
+        _at_least(0, workers=workers, seed=seed)
+        self._root = Path(root)
+        self._splits = {"train": train, "val": val}
+        self.batch_size = batch_size
+        self._val_batch_size = val_batch_size
+        self._workers = workers
+        self.short_side = short_side
+        self.long_side = long_side
+        self._train_transform = Transform(short_side, long_side, augmentation)
+        self._val_transform = Transform(short_side, long_side, NONE)
+        self._divisible = divisible
+        self._skip_empty = skip_empty
+        self._seed = seed
+        self._labels: LabelMap | None = None
+        self._records: dict[str, Records] = {}
+
+    @property
+    def labels(self) -> LabelMap:
+        """The classes of the training split, which hold for validation too."""
+        if self._labels is None:
+            self._labels = folder_labels(self._root, self._splits["train"])
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: LabelMap) -> None:
+        """Sets the classes of a detector that is evaluated here; unknown ones are refused."""
+        self._labels = labels
+
+    @property
+    def train_records(self) -> Records:
+        """The training split, images without objects included."""
+        return self._read("train")
+
+    @property
+    def val_records(self) -> Records:
+        """The validation split."""
+        return self._read("val")
+
+    @property
+    def val_annotations(self) -> Annotations:
+        """The validation split's ground truth, in original pixels."""
+        return self.val_records.annotations
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the annotations that ``stage`` needs, once.
+
+        Args:
+            stage: Lightning's stage; "fit" or None for both splits, else validation alone.
+
+        Raises:
+            DataError: the data set cannot be used.
+        """
+        for part in ("train", "val") if stage in ("fit", None) else ("val",):
+            self._read(part)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Makes the loader of training batches, which goes on where the trainer stands.
+
+        Raises:
+            DataError: there are fewer images to train on than processes.
+            ValueError: Lightning would shard the data a second time.
+        """
+        records, (rank, world) = self.train_records, self._process()
+        truth = records.annotations
+        images = np.arange(len(records.files))
+        if self._skip_empty:
+            images = images[_has_objects(truth)]
+            _info(
+                f"training on {len(images)} images;"
+                f" {len(records.files) - len(images)} without objects are left out"
+            )
+        if len(images) < world:
+            raise DataError(
+                f"{self._root}: split {self._splits['train']} has {len(images)} image(s) to train"
+                f" on, expected at least one for each of {world} process(es)"
+            )
+        batches = TrainBatches(
+            images,
+            truth.sizes[images],
+            self.batch_size,
+            seed=self._seed,
+            rank=rank,
+            world=world,
+        )
+        dataset = DetectionDataset(records, self._train_transform)
+        return _TrainLoader(dataset, batch_sampler=batches, trainer=self.trainer, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """Makes the loader of this process's share of the validation images, in order.
+
+        Raises:
+            DataError: there are fewer images than processes.
+            ValueError: Lightning would shard the data a second time.
+        """
+        records, (rank, world) = self.val_records, self._process()
+        if len(records.files) < world:
+            raise DataError(
+                f"{self._root}: split {self._splits['val']} has {len(records.files)} image(s),"
+                f" expected at least one for each of {world} process(es)"
+            )
+        return DataLoader(
+            DetectionDataset(records, self._val_transform),
+            batch_size=self._val_batch_size,
+            sampler=[Draw(index, 0) for index in shard(len(records.files), rank, world)],
+            **self._loading(),
+        )
+
+    def _read(self, part: str) -> Records:
+        if part not in self._records:
+            split = self._splits[part]
+            records = read_folder(self._root, split, self.labels)
+            _info(_summary(f"{self._root}, split {split}", records))
+            self._records[part] = records
+        return self._records[part]
+
+    def _process(self) -> tuple[int, int]:
+        """Returns this process's rank and the number of processes."""
+        if self.trainer is None:
+            return 0, 1
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        if world > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError(
+                "DetectionData gives each process its share of the images:"
+                " expected Trainer(use_distributed_sampler=False), got True"
+            )
+        return rank, world
+
+    def _loading(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "collate_fn": partial(collate, divisible=self._divisible),
+            "num_workers": self._workers,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if self._workers > 0:
+            settings |= {
+                "persistent_workers": True,
+                "timeout": _WORKER_TIMEOUT,
+                "worker_init_fn": _start_worker,
+            }
+        return settings
+
+
+class _TrainLoader(DataLoader[Item]):
+    """A loader that goes on after the batches that the trainer has processed.
+
+    Their total is the position. Lightning's epoch counters are not: after a resume they run
+    ahead or behind, depending on where the checkpoint was written.
+    """
+
+    batch_sampler: TrainBatches
+
+    def __init__(self, *args: Any, trainer: Trainer | None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._trainer = trainer
+
+    def __iter__(self) -> Any:
+        if self._trainer is not None:
+            total: Any = self._trainer.fit_loop.epoch_loop.batch_progress.total
+            self.batch_sampler.seek(total.processed)
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:  # with this, Lightning takes it for resumable
+        return self.batch_sampler.settings()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if state != (settings := self.batch_sampler.settings()):
+            _info(f"resumed with {settings} instead of {state}: images come in another order")
+
+
+@rank_zero_only
+def _info(message: str) -> None:
+    _log.info(message)
+
+
+def _summary(name: str, records: Records) -> str:
+    truth, skipped = records.annotations, records.skipped
+    ignored = int((truth.crowd | truth.difficult).sum())
+    counts = (
+        f"{name}: {len(records.files)} images, {len(truth.labels) - ignored} objects,"
+        f" {ignored} ignored (crowd or difficult), {len(skipped)} records skipped"
+    )
+    first = "; ".join(f"{it.file}, {it.record}: {it.reason}" for it in skipped[:_REASONS])
+    return f"{counts}, the first: {first}" if first else counts
+
+
+def _has_objects(truth: Annotations) -> NDArray[np.bool_]:
+    """Says for each of the I images whether any of its objects counts."""
+    counts = np.concatenate([[0], np.cumsum(~(truth.crowd | truth.difficult))])
+    return np.diff(counts[truth.offsets]) > 0
+
+
+def _start_worker(_: int) -> None:
+    use_calling_thread()
+    # Ctrl-C reaches the workers too; the main process still needs them to stop in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _at_least(smallest: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < smallest:
+            raise ValueError(f"expected {name} >= {smallest}, got {value}")

@@ -1,4 +1,4 @@
-"""Time ours beside its peers: `infer`, `train`, `data` or `startup`."""
+"""Compare with peers: `infer`, `train`, `data` and `startup` speed, or `accuracy`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-SUBJECTS = ("infer", "train", "data", "startup")
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("resdet benchmark", description=__doc__)
-    parser.add_argument("subject", choices=SUBJECTS)
-    parser.add_argument("--model", choices=("c4", "fpn"), default="fpn")
-    parser.add_argument("--backbone", default="resnet50", help="a ResNet")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=Path, help="folder of JPEGs, for `data`")
-    parser.add_argument("--output", type=Path, help="JSON file for the report")
-    return parser.parse_args(argv)
+SUBJECTS = ("infer", "train", "data", "startup", "accuracy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,17 +21,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parse(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser("resdet benchmark", description=__doc__)
+    parser.add_argument("subject", choices=SUBJECTS, help="each has a --help of its own")
+    subject = parser.parse_args(arguments[:1]).subject
+    module = import_module(f"resdet.tools.benchmarks.{subject}")
+    parser = argparse.ArgumentParser(f"resdet benchmark {subject}", description=module.__doc__)
+    module.add_arguments(parser)
+    parser.add_argument("--output", type=Path, help="JSON file for the report")
+    options = parser.parse_args(arguments[1:])
     try:
-        report = import_module(f"resdet.tools.benchmarks.{options.subject}").run(options)
+        report = json.dumps(module.run(options), indent=2)
+        if options.output:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(report + "\n", encoding="utf-8")
     except (RuntimeError, ValueError, OSError) as error:
         print(f"resdet benchmark: {error}", file=sys.stderr)
         return 1
-    text = json.dumps(report, indent=2)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print(report)
     return 0
 
 

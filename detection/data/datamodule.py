@@ -147,11 +147,7 @@ class DetectionData(LightningDataModule):
                 f"training on {len(images)} images;"
                 f" {len(records.files) - len(images)} without objects are left out"
             )
-        if len(images) < world:
-            raise DataError(
-                f"{self._root}: split {self._splits['train']} has {len(images)} image(s) to train"
-                f" on, expected at least one for each of {world} process(es)"
-            )
+        self._check_enough("train", len(images), world)
         batches = TrainBatches(
             images,
             truth.sizes[images],
@@ -171,11 +167,7 @@ class DetectionData(LightningDataModule):
             ValueError: Lightning would shard the data a second time.
         """
         records, (rank, world) = self.val_records, self._process()
-        if len(records.files) < world:
-            raise DataError(
-                f"{self._root}: split {self._splits['val']} has {len(records.files)} image(s),"
-                f" expected at least one for each of {world} process(es)"
-            )
+        self._check_enough("val", len(records.files), world)
         return DataLoader(
             DetectionDataset(records, self._val_transform),
             batch_size=self._val_batch_size,
@@ -190,6 +182,13 @@ class DetectionData(LightningDataModule):
             _info(_summary(f"{self._root}, split {split}", records))
             self._records[part] = records
         return self._records[part]
+
+    def _check_enough(self, part: str, images: int, world: int) -> None:
+        if images < world:
+            raise DataError(
+                f"{self._root}, split {self._splits[part]}: {images} usable image(s),"
+                f" expected at least one for each of {world} process(es)"
+            )
 
     def _process(self) -> tuple[int, int]:
         """Returns this process's rank and the number of processes."""

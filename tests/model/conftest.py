@@ -16,9 +16,9 @@ from detection.model.rpn import ProposalSelection
 from detection.structures import Batch, Target
 
 SPECS = {
-    "c4": DetectorSpec("resnet18", anchor_sizes=(32, 64, 128), rpn_width=64),
+    "c4": DetectorSpec("resnet18", anchor_sizes=(32, 64, 128), rpn_width=32),
     "vgg16": DetectorSpec("vgg16", anchor_sizes=(32, 64, 128), rpn_width=64, dropout=0.0),
-    "pyramid": DetectorSpec("resnet18", pyramid=True, rpn_width=64),
+    "pyramid": DetectorSpec("resnet18", pyramid=True),
 }
 CLASSES = 5
 

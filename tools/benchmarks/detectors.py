@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,15 @@ class FirstSampler(Sampler):
         return Sample(positives, negatives[: self.count - len(positives)])
 
 
+def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the benchmarks that time a pair."""
+    parser.add_argument("--model", choices=("c4", "fpn"), default="fpn")
+    parser.add_argument("--backbone", default="resnet50", help="a ResNet")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+
+
 def make_pair(model: str, backbone: str, *, deterministic: bool = False) -> Pair:
     """Builds both sides with random weights of trained-like scale.
 
@@ -82,14 +92,18 @@ def make_pair(model: str, backbone: str, *, deterministic: bool = False) -> Pair
         ProposalSelection(*training, min_side=1e-3),
     )
     peer = twin(ours, spec, criterion)
-    # As `fasterrcnn_resnet50_fpn(trainable_backbone_layers=3)` freezes.
-    frozen = {theirs_name(name) for name, p in ours.named_parameters() if not p.requires_grad}
-    for name, parameter in peer.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+    freeze_alike(ours, peer)
     if deterministic:
         for part, own in ((peer.rpn, criterion.rpn), (peer.roi_heads, criterion.roi)):
             part.fg_bg_sampler = _first_sampler(own.sampler)
     return Pair(ours, peer, criterion)
+
+
+def freeze_alike(ours: FasterRCNN, peer: TorchvisionFasterRCNN) -> None:
+    """Freezes of the peer's parameters those that are frozen in ours."""
+    frozen = {theirs_name(name) for name, p in ours.named_parameters() if not p.requires_grad}
+    for name, parameter in peer.named_parameters():
+        parameter.requires_grad_(name not in frozen)
 
 
 def theirs_name(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from resdet.tools.benchmarks.detectors import (
+    add_detector_arguments,
     SIZES,
     check_detections,
     make_pair,
@@ -15,6 +16,11 @@ from resdet.tools.benchmarks.detectors import (
     random_batch,
 )
 from resdet.tools.benchmarks.protocol import alternate, environment
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subject's options."""
+    add_detector_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,11 @@ COMMANDS = {
 }
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subject's options."""
+    parser.add_argument("--rounds", type=int, default=5)
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Runs each command in turn, ``options.rounds`` times after one that does not count."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}

@@ -10,6 +10,7 @@ from torch import nn
 
 from detection.structures import Target
 from resdet.tools.benchmarks.detectors import (
+    add_detector_arguments,
     check_gradients,
     make_pair,
     peer_inputs,
@@ -19,6 +20,11 @@ from resdet.tools.benchmarks.protocol import alternate, environment
 
 SIZE = (640, 832)
 GATE_SIZE = (192, 256)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subject's options."""
+    add_detector_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

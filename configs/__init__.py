@@ -1,0 +1,1 @@
+"""Recipes and models, composed by `resdet train --config RECIPE --config MODEL`."""

@@ -1,0 +1,1 @@
+"""Faster R-CNN: model, data, training, evaluation and inference."""

@@ -120,7 +120,7 @@ def test_modules_import_only_what_their_room_may() -> None:
     for name, path in _modules():
         room = _room(name)
         for imported in _imports(path):
-            own = imported.split(".", maxsplit=1)[0] in ("backbones", "detection", "resdet", "tools")
+            own = imported.split(".")[0] in ("backbones", "detection", "resdet", "tools")
             allowed = (room, *ALLOWED.get(room, ()))
             if own and not any(_within(imported, one) for one in allowed):
                 wrong.append(f"{name} imports {imported}")

@@ -1,0 +1,1 @@
+"""The tasks of the console command, one script each."""

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if cli.trainer.interrupted:
         return 130
     if cli.trainer.is_global_zero:
-        print(f"checkpoints: {output}/best.ckpt, {output}/last.ckpt; log and pictures: {output}/log")
+        print(f"checkpoints: {output}/best.ckpt, {output}/last.ckpt; log, pictures: {output}/log")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Image files and annotations to batches of tensors."""

@@ -138,7 +138,7 @@ class Transform:
             )
         self._short_side = short_side
         self._long_side = long_side
-        self._scale_jitter = augmentation.scale_jitter
+        self.augmentation = augmentation
         self._augment = _flip_and_color(augmentation)
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[Any], seed: int) -> Transformed:
@@ -154,7 +154,7 @@ class Transform:
             leaves only if it has no area inside the image.
         """
         # A stream of its own: albumentations below draws from default_rng(seed) itself.
-        factor = np.random.default_rng([seed, 1]).uniform(*self._scale_jitter)
+        factor = np.random.default_rng([seed, 1]).uniform(*self.augmentation.scale_jitter)
         resized = resize(image, self._short_side * factor, self._long_side * factor)
         (height, width), (new_height, new_width) = image.shape[:2], resized.shape[:2]
         ratios = np.array([new_width / width, new_height / height] * 2)

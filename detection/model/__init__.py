@@ -1,0 +1,1 @@
+"""The detector and its losses: modules and pure functions, without I/O."""

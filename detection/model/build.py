@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -32,7 +32,7 @@ from detection.model.rpn import RPN, ProposalSelection
 
 T = TypeVar("T")
 
-NETWORKS = {
+NETWORKS: Mapping[str, Callable[..., Backbone]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
@@ -137,7 +137,8 @@ def faster_rcnn(
         freeze_batch_norm(network)
     network.freeze(spec.frozen_stages)
     parts = _cut(network, spec)
-    rpn = RPN(parts.channels, _anchors(parts, spec), spec.rpn_width or _by_level(parts, 512, parts.channels))
+    rpn_width = spec.rpn_width or _by_level(parts, 512, parts.channels)
+    rpn = RPN(parts.channels, _anchors(parts, spec), rpn_width)
     head = RoIHead(_pool(parts, spec), parts.tail, parts.tail_channels, classes)
     detector = FasterRCNN(
         parts.trunk,
@@ -147,7 +148,7 @@ def faster_rcnn(
         proposals=spec.proposals,
         detections=spec.detections,
     )
-    return detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return detector.to(memory_format=torch.channels_last)
 
 
 def _by_level(parts: Cut, one: T, several: T) -> T:

@@ -122,9 +122,7 @@ class RoICriterion:
         for image, target in enumerate(targets):
             own = proposals.boxes[image][proposals.valid[image]]
             candidates = torch.cat((own, target.boxes[~target.ignore]))
-            matches = match(
-                candidates, target, positive=self.foreground, negative=self.background
-            )
+            matches = match(candidates, target, positive=self.foreground, negative=self.background)
             positives, negatives = self.sampler(matches.roles)
             chosen = candidates[torch.cat((positives, negatives))]
             objects = matches.objects[positives]
@@ -196,7 +194,8 @@ class Criterion:
 def _inside(anchors: Tensor, size: Tensor) -> Tensor:
     height, width = size
     x1, y1, x2, y2 = anchors.unbind(dim=1)
-    return (x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height)
+    inside: Tensor = (x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height)
+    return inside
 
 
 def _ones_then_zeros(like: Tensor, ones: int) -> Tensor:

@@ -100,7 +100,8 @@ def _covered(candidates: Tensor, regions: Tensor) -> Tensor:
     corner1 = torch.maximum(candidates[:, None, :2], regions[:, :2])
     corner2 = torch.minimum(candidates[:, None, 2:], regions[:, 2:])
     overlap = (corner2 - corner1).clamp(min=0).prod(dim=2)
-    return (overlap / box_area(candidates)[:, None].clamp(min=1e-6)).amax(dim=1)
+    fraction: Tensor = overlap / box_area(candidates)[:, None].clamp(min=1e-6)
+    return fraction.amax(dim=1)
 
 
 @dataclass(frozen=True)

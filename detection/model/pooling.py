@@ -44,7 +44,8 @@ class RoIPool(nn.Module):
             (R, C, P, P) float32.
         """
         (level,) = levels
-        return roi_pool(at_least_float32(level), rois, self.size, 1 / self.stride)
+        pooled: Tensor = roi_pool(at_least_float32(level), rois, self.size, 1 / self.stride)
+        return pooled
 
 
 class RoIAlign(nn.Module):
@@ -91,12 +92,13 @@ class RoIAlign(nn.Module):
     def _align(self, level: Tensor, rois: Tensor, stride: int) -> Tensor:
         level = at_least_float32(level)
         if level.device.type != "cpu" or torch.compiler.is_compiling():
-            return roi_align(
+            pooled: Tensor = roi_align(
                 level, rois, self.size, 1 / stride, self.sampling_ratio, self.aligned
             )
+            return pooled
         cells, weights = self._sparse(rois, stride, *level.shape[-2:])
         table = level.permute(0, 2, 3, 1).reshape(-1, level.shape[1])
-        bins = _SparseProduct.apply(table, cells, weights)
+        bins: Tensor = _SparseProduct.apply(table, cells, weights)
         shape = (len(rois), self.size, self.size, level.shape[1])
         return bins.view(shape).permute(0, 3, 1, 2)
 

@@ -116,9 +116,11 @@ class RoIHead(nn.Module):
         # Classes do not suppress each other: each has a plane of its own.
         planes = boxes + (labels * (sizes.max() + 1))[..., None]
         keep = keep_mask(planes, valid, selection.nms_threshold, selection.per_image)
-        scores, kept = (scores * keep).topk(min(selection.per_image, keep.shape[1]), dim=1)
+        # Filled, not multiplied by 0: that would let NaN through.
+        scores = scores.masked_fill(~keep, 0.0)
+        scores, kept = scores.topk(min(selection.per_image, keep.shape[1]), dim=1)
         found = scores > 0
-        boxes = boxes.gather(1, _four(kept)) * found[..., None]
+        boxes = boxes.gather(1, _four(kept)).masked_fill(~found[..., None], 0.0)
         return Detections(boxes, scores, labels.gather(1, kept) * found)
 
 

@@ -13,7 +13,7 @@ Differs from the paper: with several levels, candidates are chosen and suppresse
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +85,7 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(width, 4 * anchors.per_position, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.constant_(layer.bias, 0.0)
+            nn.init.zeros_(cast(Tensor, layer.bias))
 
     def forward(self, levels: Sequence[Tensor]) -> RPNOutput:
         """Scores and refines every anchor.
@@ -121,18 +121,16 @@ class RPN(nn.Module):
         candidates = candidates.nan_to_num(0.0)
         sides = candidates[..., 2:] - candidates[..., :2]
         valid = (sides >= selection.min_side).all(dim=-1)
-        keep = torch.cat(
-            [
-                keep_mask(*level, selection.nms_threshold, selection.after_nms)
-                for level in zip(
-                    candidates.split([level.shape[1] for level in boxes], dim=1),
-                    valid.split([level.shape[1] for level in boxes], dim=1),
-                    strict=True,
-                )
-            ],
-            dim=1,
-        )
-        ranked = torch.cat(scores, dim=1).masked_fill(~keep, -torch.inf)
+        counts = [level.shape[1] for level in boxes]
+        keep = [
+            keep_mask(*level, selection.nms_threshold, selection.after_nms)
+            for level in zip(
+                torch.split(candidates, counts, dim=1),
+                torch.split(valid, counts, dim=1),
+                strict=True,
+            )
+        ]
+        ranked = torch.cat(scores, dim=1).masked_fill(~torch.cat(keep, dim=1), -torch.inf)
         ranked, rows = ranked.topk(min(selection.after_nms, ranked.shape[1]), dim=1)
         valid = ranked > -torch.inf
         chosen = candidates.gather(1, rows[..., None].expand(-1, -1, 4))

@@ -36,7 +36,7 @@ def _nms_sorted(boxes: Tensor, threshold: float, limit: int) -> Tensor:
     ranks = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
     count = len(boxes) if torch.compiler.is_compiling() else min(2 * limit, len(boxes))
     while True:
-        kept = nms(boxes[:count], ranks[:count], threshold)
+        kept: Tensor = nms(boxes[:count], ranks[:count], threshold)
         if count == len(boxes) or len(kept) >= limit:
             return kept
         count = min(2 * count, len(boxes))

@@ -1,0 +1,1 @@
+"""Detectors as Lightning trains them."""

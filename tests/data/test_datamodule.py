@@ -1,6 +1,8 @@
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
+import jsonargparse
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -85,6 +87,17 @@ class TestDataset:
         assert item.target.boxes.dtype == torch.float32
         assert item.target.labels.tolist() == [2, 1]  # cat, dog in alphabetical order
         assert item.target.ignore.tolist() == [False, True]
+
+    def test_labels_stay_with_their_boxes_when_one_leaves(self, root):
+        records = read_folder(root, "train")
+        boxes = records.annotations.boxes.copy()
+        boxes[2] += 100  # the first box of image 1, now outside
+        records = records._replace(annotations=records.annotations._replace(boxes=boxes))
+        transform = Transform(30, 50, Augmentation(flip=1.0))
+        target = DetectionDataset(records, transform)[Draw(1, 0)].target
+        np.testing.assert_allclose(target.boxes, [[25, 10, 35, 30]], atol=1e-4)
+        assert target.labels.tolist() == [1]
+        assert target.ignore.tolist() == [True]
 
     def test_image_of_another_size_than_annotated(self, root):
         records = read_folder(root, "train")
@@ -197,6 +210,42 @@ class TestLoaders:
         write_image(root, "51", (30, 40), object_xml("dog", (1, 1, 9, 9)))
         with pytest.raises(DataError, match="split train: 0 usable"):
             data(root).train_dataloader()
+
+    def processes(self, module, rank: int, world: int, sharded_by_lightning: bool = False):
+        batches = SimpleNamespace(total=SimpleNamespace(processed=0))
+        module.trainer = SimpleNamespace(
+            global_rank=rank,
+            world_size=world,
+            fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=batches)),
+            _accelerator_connector=SimpleNamespace(use_distributed_sampler=sharded_by_lightning),
+        )
+        return module
+
+    def test_two_processes_share_the_images(self, root):
+        modules = [self.processes(data(root), rank, 2) for rank in range(2)]
+        val = [images_of(module.val_dataloader()) for module in modules]
+        ids = modules[0].val_annotations.image_ids.tolist()
+        assert val == [[ids[:1], ids[2:]], [ids[1:2]]]
+        train = [images_of(module.train_dataloader()) for module in modules]
+        assert [len(part) for part in train] == [2, 2]
+        assert len({image for part in train for batch in part for image in batch}) == 8
+
+    def test_lightning_must_not_shard_again(self, root):
+        module = self.processes(data(root), 0, 2, sharded_by_lightning=True)
+        for loader in (module.train_dataloader, module.val_dataloader):
+            with pytest.raises(ValueError, match="use_distributed_sampler=False"):
+                loader()
+
+    def test_more_processes_than_images(self, root):
+        with pytest.raises(DataError, match="split val: 3 usable image"):
+            self.processes(data(root), 0, 4).val_dataloader()
+
+    def test_augmentation_comes_from_a_configuration(self, root):
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(DetectionData, "data")
+        parsed = parser.parse_args([f"--data.root={root}", "--data.augmentation.color=0.25"])
+        made = parser.instantiate(parsed).data
+        assert made._train_transform.augmentation == Augmentation(flip=0.5, color=0.25)
 
     @pytest.mark.parametrize("name", ["batch_size", "val_batch_size", "divisible"])
     def test_numbers_out_of_range(self, name):

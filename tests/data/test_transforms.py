@@ -69,7 +69,7 @@ class TestBoxes:
         assert result.image.shape == (60, 80, 3)
 
     def test_each_axis_by_its_true_ratio(self):
-        # 30 × 47 becomes 60 × 94; 31 × 47 becomes 60 × 91 (90.97), by 1.9355 and 1.9362.
+        # 47 × 60 / 31 = 90.97 becomes 91: the width grows by 1.9362, the height by 1.9355.
         boxes = np.array([[0, 0, 47, 31], [10, 10, 20, 20]])
         result = Transform(60, 100, NONE)(photo(31, 47), boxes, 0)
         expected = [[0, 0, 91, 60], [910 / 47, 600 / 31, 1820 / 47, 1200 / 31]]

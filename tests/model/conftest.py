@@ -18,9 +18,10 @@ from detection.structures import Batch, Target
 SPECS = {
     "c4": DetectorSpec("resnet18", anchor_sizes=(32, 64, 128), rpn_width=32),
     "vgg16": DetectorSpec("vgg16", anchor_sizes=(32, 64, 128), rpn_width=64, dropout=0.0),
-    "pyramid": DetectorSpec("resnet18", pyramid=True),
+    "pyramid": DetectorSpec("resnet18", pyramid=True, pyramid_channels=64),
 }
 CLASSES = 5
+PROPOSALS = ProposalSelection(before_nms=300, after_nms=25, nms_threshold=0.3, min_side=16.0)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def spec_of() -> Callable[..., DetectorSpec]:
 
     def make(architecture: str, **changes: object) -> DetectorSpec:
         plain = SPECS[architecture].to_plain() | {
-            "proposals": ProposalSelection(before_nms=300, after_nms=60, min_side=1e-3),
+            "proposals": PROPOSALS,
             "detections": DetectionSelection(nms_threshold=0.5),
             "frozen_stages": 0,
         }

@@ -117,8 +117,11 @@ def peer_of(detector: FasterRCNN) -> GeneralizedRCNN:
     else:
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
     head = RPNHead(detector.rpn.conv.in_channels, detector.rpn.anchors.per_position)
-    before, after = ({"training": count, "testing": count} for count in (300, 60))
-    rpn = PeerRPN(anchors, head, 0.7, 0.3, 0, 0, before, after, 0.7)
+    rule = detector.proposals
+    before = {"training": rule.before_nms, "testing": rule.before_nms}
+    after = {"training": rule.after_nms, "testing": rule.after_nms}
+    rpn = PeerRPN(anchors, head, 0.7, 0.3, 0, 0, before, after, rule.nms_threshold)
+    rpn.min_size = rule.min_side
     rpn.fg_bg_sampler = peer_sampler(*TRAINED_ANCHORS)
     tail = copy.deepcopy(detector.roi_head.tail)
     predictor = FastRCNNPredictor(
@@ -166,6 +169,8 @@ def test_proposals_and_detections(pair, make_batch):
         torch.testing.assert_close(own, proposals[image], rtol=1e-9, atol=1e-9)
         count = len(wanted[image]["scores"])
         assert 10 < count <= 100
+        # Regions that pool the same cells would tie, and a tie may go either way.
+        assert len(wanted[image]["scores"].unique()) == count
         assert len(wanted[image]["labels"].unique()) > 1
         assert not found.scores[image, count:].any()
         for name in ("boxes", "scores", "labels"):
@@ -181,10 +186,8 @@ def test_losses_and_gradients(pair, make_batch, make_target, objects):
     targets = [make_target(boxes[:count]) for count in objects]
     criterion = Criterion(
         rpn=RPNCriterion(sampler=EvenSampler(*TRAINED_ANCHORS), cross_boundary=True),
-        roi=RoICriterion(
-            background=(0.0, 0.5), sampler=EvenSampler(*TRAINED_REGIONS), sigma=3.0
-        ),
-        proposals=ProposalSelection(before_nms=300, after_nms=60, min_side=1e-3),
+        roi=RoICriterion(background=(0.0, 0.5), sampler=EvenSampler(*TRAINED_REGIONS), sigma=3.0),
+        proposals=detector.proposals,
     )
     losses = criterion(detector, batch, targets)
     sum(losses).backward()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from resdet.tools.predict import main
 
 from detection.checkpoint import KEY, PREFIX, Description
 from detection.data.images import read_image
@@ -15,6 +14,7 @@ from detection.data.labels import LabelMap
 from detection.inference.drawing import draw
 from detection.inference.predictor import Predictor
 from detection.model.build import DetectorSpec, faster_rcnn
+from resdet.tools.predict import main
 
 LABELS = LabelMap.from_names(("dog", "cat"))
 

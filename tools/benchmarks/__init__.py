@@ -1,0 +1,1 @@
+"""The subjects of `resdet benchmark`, one file each."""

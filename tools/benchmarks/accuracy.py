@@ -176,9 +176,7 @@ def _images(batch: Batch) -> list[Tensor]:
     ]
 
 
-def _arguments(
-    batch: Batch, targets: list[Target]
-) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def _arguments(batch: Batch, targets: list[Target]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Gives torchvision the objects proper: it has no regions to ignore."""
     objects = [
         {"boxes": target.boxes[~target.ignore], "labels": target.labels[~target.ignore]}

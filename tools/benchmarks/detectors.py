@@ -219,7 +219,8 @@ def check_gradients(model: str, backbone: str, size: tuple[int, int]) -> float:
     batch, targets = random_batch(1, size)
     targets = [target._replace(boxes=target.boxes.double()) for target in targets]
     torch.stack(pair.criterion(pair.ours, batch, targets)).sum().backward()
-    torch.stack(list(pair.peer(*peer_inputs(batch, targets, torch.float64)).values())).sum().backward()
+    peer_losses = pair.peer(*peer_inputs(batch, targets, torch.float64))
+    torch.stack(list(peer_losses.values())).sum().backward()
     own = {n: p.grad for n, p in pair.ours.named_parameters() if p.grad is not None}
     other = {n: p.grad for n, p in pair.peer.named_parameters() if p.grad is not None}
     worst = max(

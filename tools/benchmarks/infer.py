@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from resdet.tools.benchmarks.detectors import (
-    add_detector_arguments,
     SIZES,
+    add_detector_arguments,
     check_detections,
     make_pair,
     peer_inputs,

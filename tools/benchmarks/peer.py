@@ -59,8 +59,8 @@ def twin(
         getattr(detector.rpn.anchors, f"cell_anchors{level}").clone()
         for level in range(len(detector.rpn.anchors.strides))
     ]
-    anchors.num_anchors_per_location = lambda: [detector.rpn.anchors.per_position] * len(
-        anchors.cell_anchors
+    anchors.num_anchors_per_location = lambda: (
+        [detector.rpn.anchors.per_position] * len(anchors.cell_anchors)
     )
     channels = detector.rpn.conv.in_channels
     rpn_head = RPNHead(channels, detector.rpn.anchors.per_position)
@@ -68,7 +68,8 @@ def twin(
     rpn_head.conv[0][0] = nn.Conv2d(channels, width, 3, padding=1)
     rpn_head.cls_logits = nn.Conv2d(width, detector.rpn.anchors.per_position, 1)
     rpn_head.bbox_pred = nn.Conv2d(width, 4 * detector.rpn.anchors.per_position, 1)
-    predictor = FastRCNNPredictor(detector.roi_head.deltas.in_features, detector.roi_head.classes + 1)
+    head_width = detector.roi_head.deltas.in_features
+    predictor = FastRCNNPredictor(head_width, detector.roi_head.classes + 1)
     model = TorchvisionFasterRCNN(
         backbone,
         rpn_anchor_generator=anchors,
@@ -91,9 +92,9 @@ def theirs(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
         mapped = PREFIXES[prefix] + name.removeprefix(prefix)
-        if prefix == "roi_head.deltas.":
-            value = torch.cat((torch.zeros_like(value[:4]), value))
-        renamed[mapped] = value
+        background = torch.zeros_like(value[:4])
+        box = prefix == "roi_head.deltas."
+        renamed[mapped] = torch.cat((background, value)) if box else value
     return renamed
 
 

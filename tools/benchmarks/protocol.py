@@ -35,9 +35,7 @@ def alternate(peer: Side, ours: Side, rounds: int) -> dict[str, Any]:
         order = [("peer", peer), ("ours", ours)]
         for name, side in order if turn % 2 == 0 else reversed(order):
             times[name].append(_time(side))
-    ratios = [
-        theirs[0] / own[0] for theirs, own in zip(times["peer"], times["ours"], strict=True)
-    ]
+    ratios = [theirs[0] / own[0] for theirs, own in zip(times["peer"], times["ours"], strict=True)]
     return {
         **{
             f"{name}_{kind}_s": round(statistics.median(value[index] for value in values), 4)

@@ -94,16 +94,18 @@ class DetectorSpec:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> DetectorSpec:
-        """Makes a spec from what `to_plain` returned.
+        """Makes a spec from what `to_plain` returned, JSON's lists for its tuples included.
 
         Raises:
-            TypeError: if a value is missing or unknown.
+            KeyError: if a selection is missing.
+            TypeError: if a value is unknown.
         """
         nested = {
             "proposals": ProposalSelection(**values["proposals"]),
             "detections": DetectionSelection(**values["detections"]),
         }
-        return cls(**{**values, **nested})
+        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples, **nested})
 
 
 def faster_rcnn(

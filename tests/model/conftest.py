@@ -46,29 +46,40 @@ def spec_of() -> Callable[..., DetectorSpec]:
 
 @pytest.fixture
 def make_detector(monkeypatch, spec_of) -> Callable[..., FasterRCNN]:
-    """Detectors with an eighth of the channels, float64, in evaluation mode.
-
-    The weights are drawn so that boxes move, and that classes differ by region: at the published
-    initialisation every score is about 1 / (K + 1).
-    """
+    """Detectors with an eighth of the channels, float64, in evaluation mode."""
     monkeypatch.setitem(build.NETWORKS, "resnet18", partial(resnet18, width=8))
     monkeypatch.setitem(build.NETWORKS, "vgg16", partial(vgg16, width=8))
 
     def make(architecture: str, **changes: object) -> FasterRCNN:
-        detector = faster_rcnn(CLASSES, spec_of(architecture, **changes))
-        _spread(detector.rpn.conv, detector.rpn.objectness, gain=1.0)
-        _spread(detector.roi_head.class_logits, gain=4.0)
-        _spread(detector.rpn.deltas, detector.roi_head.deltas, gain=0.3)
-        return detector.double().eval()
+        detector = faster_rcnn(CLASSES, spec_of(architecture, **changes)).double().eval()
+        _standardise(detector)
+        return detector
 
     return make
 
 
-def _spread(*layers: nn.Module, gain: float) -> None:
-    for layer in layers:
-        weight = layer.get_parameter("weight")
-        nn.init.normal_(weight, std=gain / weight[0].numel() ** 0.5)
-        nn.init.normal_(layer.get_parameter("bias"), std=0.1 * gain)
+@torch.no_grad()
+def _standardise(detector: FasterRCNN) -> None:
+    """Rescales the last layers until their outputs vary from place to place.
+
+    As initialised, every score is about 1 / (K + 1) and no box moves.
+    """
+    head = detector.roi_head
+    levels = detector.trunk(torch.randn(1, 3, 128, 192, dtype=torch.float64))
+    hidden = detector.rpn.conv(levels[0]).relu()
+    corners = torch.rand(40, 2, dtype=torch.float64) * 80
+    rois = torch.cat((corners, corners + 10 + torch.rand_like(corners) * 60), dim=1)
+    features = head.tail(head.pool(levels, nn.functional.pad(rois, (1, 0))))
+    for layer, inputs, std in (
+        (detector.rpn.objectness, hidden, 2.0),
+        (detector.rpn.deltas, hidden, 0.3),
+        (head.class_logits, features, 2.0),
+        (head.deltas, features, 1.0),
+    ):
+        outputs = layer(inputs).transpose(0, 1).flatten(1)
+        scale = std / outputs.std(dim=1)
+        layer.weight *= scale.view(-1, *[1] * (layer.weight.dim() - 1))
+        layer.bias.copy_((layer.bias - outputs.mean(dim=1)) * scale)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_the_rpn_mean_is_over_all_images_samples():
 
 
 PROPOSALS = Proposals(
-    torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 4], [0, 0, 10, 0.9], [50, 50, 60, 60], [0] * 4]]),
+    torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 4], [0, 0, 10, 0.8], [50, 50, 60, 60], [0] * 4]]),
     torch.tensor([[True, True, True, True, False]]),
 )
 
@@ -89,7 +89,7 @@ PROPOSALS = Proposals(
     ("background", "found"),
     [
         ((0.1, 0.5), [[0, 0, 10, 4]]),
-        ((0.0, 0.5), [[0, 0, 10, 4], [0, 0, 10, 0.9], [50, 50, 60, 60]]),
+        ((0.0, 0.5), [[0, 0, 10, 4], [0, 0, 10, 0.8], [50, 50, 60, 60]]),
     ],
 )
 def test_sampled_regions(background, found):
@@ -108,7 +108,7 @@ def test_ignored_regions_are_no_proposals():
     target = target_of([50.0, 50, 90, 90], [0.0, 0, 10, 10], ignore=(True, False))
     rois, labels, _ = RoICriterion(background=(0.0, 0.5)).sample(PROPOSALS, [target])
     # Nor is what lies in them background: the proposal at (50, 50) is missing.
-    wanted = [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 4], [0, 0, 10, 0.9]]
+    wanted = [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 4], [0, 0, 10, 0.8]]
     assert torch.equal(rois[:, 1:], torch.tensor(wanted))
     assert labels.tolist() == [2, 2, 0, 0]
 

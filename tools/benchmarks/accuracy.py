@@ -102,8 +102,8 @@ def _spread(values: list[float]) -> dict[str, float]:
 def _both(options: argparse.Namespace, seed: int, bar: Progress) -> Iterable[dict[str, Any]]:
     data = DetectionData(
         options.data,
-        options.train,
-        options.val,
+        train=options.train,
+        val=options.val,
         batch_size=2,
         workers=1,
         short_side=options.short_side,
@@ -146,7 +146,7 @@ def _train(
     scheduler = SCHEDULE.scheduler(optimizer, steps)
     task = bar.add_task(title, total=steps)
     for epoch in range(epochs):
-        loader.batch_sampler.set_epoch(epoch)
+        loader.batch_sampler.seek(epoch * len(loader))
         for batch, targets in loader:
             loss = step(batch, targets)
             optimizer.zero_grad()

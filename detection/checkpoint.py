@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -62,8 +63,11 @@ class Description(NamedTuple):
         Raises:
             KeyError: if a value is missing.
             TypeError: if the spec does not fit this version.
+            ValueError: if there are not as many ids as names.
         """
         labels = LabelMap(tuple(values["names"]), tuple(values["ids"]))
+        if len(labels.names) != len(labels.ids):
+            raise ValueError(f"{len(labels.names)} names and {len(labels.ids)} ids of classes")
         spec = DetectorSpec.from_plain(values["spec"])
         preprocessing = Preprocessing(**values["preprocessing"])
         return cls(spec, preprocessing, labels, values["short_side"], values["long_side"])
@@ -83,9 +87,15 @@ def load_detector(path: Path) -> tuple[FasterRCNN, Description]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for a bad file
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error}") from error
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # torch has no common error for a bad file, and its messages advise to execute the file.
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint: it is damaged, or holds more than tensors "
+            f"and plain values ({type(error).__name__})"
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(KEY), dict):
         raise CheckpointError(f"{path}: expected a checkpoint of `resdet train`, with key {KEY!r}")
     if checkpoint[KEY].get("format") != FORMAT:
         raise CheckpointError(
@@ -105,6 +115,7 @@ def load_detector(path: Path) -> tuple[FasterRCNN, Description]:
                 if key.startswith(PREFIX)
             }
         )
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: does not fit its own description: {error}") from error
+    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = shorten(f"{type(error).__name__}: {error}", 400)
+        raise CheckpointError(f"{path}: does not fit its own description: {reason}") from error
     return detector.eval(), description

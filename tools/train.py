@@ -84,7 +84,7 @@ def _cli(arguments: list[str]) -> Any:
                 default_root_dir=str(output),
                 use_distributed_sampler=False,
                 callbacks=[*chosen, *own, progress_bar()],
-                logger=[TensorBoardLogger(output, "", "log"), CSVLogger(output, "", "log")],
+                logger=[TensorBoardLogger(output, "", "log"), CSVLogger(output, "log")],
                 plugins=[AtomicCheckpointIO()],
                 **values,
             )
@@ -120,13 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if resume and not resume.is_file():
             raise FileNotFoundError(f"--resume: no checkpoint {resume}")
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"resdet train: {error}", file=sys.stderr)
         return 1
     if cli.trainer.interrupted:
         return 130
     if cli.trainer.is_global_zero:
-        print(f"checkpoints: {output}/best.ckpt, {output}/last.ckpt; log, pictures: {output}/log")
+        checkpoints = [output / name for name in ("best.ckpt", "last.ckpt")]
+        written = ", ".join(str(file) for file in checkpoints if file.is_file())
+        print(f"checkpoints: {written}; log, pictures: {output}/log")
     return 0
 
 

@@ -88,7 +88,7 @@ class DetectionData(LightningDataModule):
         self._val_transform = Transform(short_side, long_side, NONE)
         self._divisible = divisible
         self._skip_empty = skip_empty
-        self._seed = seed
+        self.seed = seed
         self._labels: LabelMap | None = None
         self._records: dict[str, Records] = {}
 
@@ -152,7 +152,7 @@ class DetectionData(LightningDataModule):
             images,
             truth.sizes[images],
             self.batch_size,
-            seed=self._seed,
+            seed=self.seed,
             rank=rank,
             world=world,
         )
@@ -231,10 +231,12 @@ class _TrainLoader(DataLoader[Item]):
         self._trainer = trainer
 
     def __iter__(self) -> Any:
+        # A generator starts at the first batch. Lightning may ask for the iterator long before,
+        # to count the batches, when it has not restored the position yet.
         if self._trainer is not None:
             total: Any = self._trainer.fit_loop.epoch_loop.batch_progress.total
             self.batch_sampler.seek(total.processed)
-        return super().__iter__()
+        yield from super().__iter__()
 
     def state_dict(self) -> dict[str, int]:  # with this, Lightning takes it for resumable
         return self.batch_sampler.settings()

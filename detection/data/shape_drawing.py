@@ -33,13 +33,14 @@ MIN_VISIBLE = 0.1
 DIFFICULT_AREA = 64
 
 # COCO's ranges of area, as sides of a square of that area in pixels, and the odds of each.
-_SIDES = ((11.0, 32.0), (32.0, 96.0), (96.0, 170.0))
-_SIDE_ODDS = (0.22, 0.42, 0.36)
+_SIDES = ((14.0, 32.0), (32.0, 96.0), (96.0, 170.0))
+_SIDE_ODDS = (0.18, 0.5, 0.32)
 _CROWD_ODDS = 0.03
 # How much of earlier objects has to stay visible, drawn for each new object.
 _KEEP = (0.85, 0.4, MIN_VISIBLE)
-_KEEP_ODDS = (0.7, 0.15, 0.15)
-_CONTRAST = 80.0  # Euclidean RGB distance between a shape and what is around it
+_KEEP_ODDS = (0.8, 0.1, 0.1)
+_TWO_COLOURS = 0.2  # odds of a second colour that stands out as much as the first
+_CONTRAST = 110.0  # Euclidean RGB distance between a shape and what is around it
 
 
 class DrawnObject(NamedTuple):
@@ -185,7 +186,7 @@ class _Scene:
         # The first two that stand out, or else those that come nearest to it.
         first, second = np.argsort(-np.minimum(distance, _CONTRAST), kind="stable")[:2]
         base = candidates[first]
-        other = candidates[second] if rng.random() < 0.5 else near(rng, base, 40)
+        other = candidates[second] if rng.random() < _TWO_COLOURS else near(rng, base, 40)
         fill = texture(rng, (height, width), min(height, width), base, other)
         self.canvas.paste(fill, (x, y), coverage([polygon - start], (height, width)))
 

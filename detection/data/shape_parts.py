@@ -97,6 +97,8 @@ _OUTLINES: dict[str, Callable[[Generator], Outline]] = {
 
 CLASS_NAMES = tuple(_OUTLINES)
 
+_ANY_TURN = 0.2  # odds that a shape is turned by more than 20 degrees
+
 
 def outline(rng: Generator, name: str, area: float, largest: float) -> Outline:
     """Draws the proportions and the pose of a shape.
@@ -111,7 +113,7 @@ def outline(rng: Generator, name: str, area: float, largest: float) -> Outline:
         (V, 2) float64, x and y, pixels, from (0, 0) on.
     """
     points = _OUTLINES[name](rng) * (rng.uniform(0.8, 1.0), 1.0)
-    turn = rng.uniform(-0.35, 0.35) if rng.random() < 0.5 else rng.uniform(-np.pi, np.pi)
+    turn = rng.uniform(-np.pi, np.pi) if rng.random() < _ANY_TURN else rng.uniform(-0.35, 0.35)
     cos, sin = math.cos(turn), math.sin(turn)
     turned: Outline = points @ np.array([(cos, sin), (-sin, cos)])
     x, y = turned.T

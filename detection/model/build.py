@@ -48,9 +48,12 @@ class DetectorSpec:
 
     Attributes:
         backbone: a name of `NETWORKS`.
+        width: channels of conv1, and so of the whole network: 64 is the papers', less is for small
+            images and CPUs.
         pyramid: whether a feature pyramid stands on the network (FPN); otherwise it is cut into
             a trunk of stride 16 and a tail that sees the regions.
         pyramid_channels: channels of every level of the pyramid.
+        pyramid_tail_channels: width of fc6 and fc7, the pyramid's tail.
         stride_in_1x1: where a bottleneck has its stride: in the first 1x1 convolution (the paper,
             Caffe weights) or in the 3x3 (torchvision weights).
         batch_norm: ``frozen`` is an affine map, folded into its convolution (appendix A);
@@ -73,8 +76,10 @@ class DetectorSpec:
     """
 
     backbone: str = "resnet101"
+    width: int = 64
     pyramid: bool = False
     pyramid_channels: int = 256
+    pyramid_tail_channels: int = 1024
     stride_in_1x1: bool = False
     batch_norm: Literal["frozen", "trained"] = "frozen"
     frozen_stages: int = 2
@@ -163,13 +168,14 @@ def _network(spec: DetectorSpec) -> Backbone:
     if spec.backbone.startswith("vgg"):
         if spec.stride_in_1x1:
             raise ValueError(f"stride_in_1x1 is for bottlenecks; {spec.backbone} has none")
-        return NETWORKS[spec.backbone](dropout=spec.dropout)
-    return NETWORKS[spec.backbone](stride_in_1x1=spec.stride_in_1x1)
+        return NETWORKS[spec.backbone](width=spec.width, dropout=spec.dropout)
+    return NETWORKS[spec.backbone](width=spec.width, stride_in_1x1=spec.stride_in_1x1)
 
 
 def _cut(network: Backbone, spec: DetectorSpec) -> Cut:
     if spec.pyramid:
-        return pyramid(network, spec.pyramid_channels, roi_size=spec.roi_size or 7)
+        channels = (spec.pyramid_channels, spec.pyramid_tail_channels)
+        return pyramid(network, channels[0], spec.roi_size or 7, channels[1])
     return cut(network, roi_size=spec.roi_size, tail_stride=spec.tail_stride)
 
 

@@ -1,7 +1,6 @@
 """Checkpoints that are whole or absent, whatever happens while they are written."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         del storage_options
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            try:
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-                Path(file.name).replace(target)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            partial.replace(target)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"{target}: cannot be written: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

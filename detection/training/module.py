@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +70,18 @@ class DetectorModule(ValidationModule):
         found = self.trainer.datamodule.labels  # type: ignore[attr-defined]
         if found != self.labels:
             raise DataError(f"the model has classes {self.labels}, the data has {found}")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seeds the samplers and dropout by the position in the run.
+
+        Lightning saves no random states: this is what makes a resumed run end in the very weights
+        of an unbroken one.
+        """
+        del batch, batch_idx
+        seed: int = self.trainer.datamodule.seed  # type: ignore[attr-defined]
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        mixed = np.random.SeedSequence([seed, done, self.global_rank]).generate_state(1)
+        torch.manual_seed(int(mixed[0]))
 
     def training_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Tensor:
         """Returns the sum of the four losses, and logs each.

@@ -45,10 +45,15 @@ def spec_of() -> Callable[..., DetectorSpec]:
 
 
 @pytest.fixture
-def make_detector(monkeypatch, spec_of) -> Callable[..., FasterRCNN]:
-    """Detectors with an eighth of the channels, float64, in evaluation mode."""
+def _slim(monkeypatch):
+    """Networks have an eighth of their channels."""
     monkeypatch.setitem(build.NETWORKS, "resnet18", partial(resnet18, width=8))
     monkeypatch.setitem(build.NETWORKS, "vgg16", partial(vgg16, width=8))
+
+
+@pytest.fixture
+def make_detector(_slim, spec_of) -> Callable[..., FasterRCNN]:
+    """Slim detectors by architecture, float64, in evaluation mode."""
 
     def make(architecture: str, **changes: object) -> FasterRCNN:
         detector = faster_rcnn(CLASSES, spec_of(architecture, **changes)).double().eval()

@@ -22,16 +22,19 @@ Every value is an option: --data.batch_size 4 --trainer.devices 8 --trainer.prec
 
 
 def shipped_configs(arguments: Sequence[str]) -> list[str]:
-    """Replaces each `--config NAME` that is no file here by the shipped file of that name.
+    """Replaces each `--config NAME` or `-c NAME` that is no file here by the shipped file.
 
     Raises:
         FileNotFoundError: if there is neither; the message lists the shipped ones.
     """
     result: list[str] = []
-    for position, argument in enumerate(arguments):
-        value = argument.removeprefix("--config=")
-        named = value != argument or (position > 0 and arguments[position - 1] == "--config")
-        result.append(argument.replace(value, str(_config(value))) if named else argument)
+    for argument in arguments:
+        if result and result[-1] in ("-c", "--config"):
+            result.append(str(_config(argument)))
+        elif argument.startswith("--config="):
+            result.append(f"--config={_config(argument.removeprefix('--config='))}")
+        else:
+            result.append(argument)
     return result
 
 
@@ -119,12 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume = output / "last.ckpt" if cli.config.resume else None
         if resume and not resume.is_file():
             raise FileNotFoundError(f"--resume: no checkpoint {resume}")
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+        try:
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"resdet train: {error}", file=sys.stderr)
         return 1
-    if cli.trainer.interrupted:
-        return 130
     if cli.trainer.is_global_zero:
         checkpoints = [output / name for name in ("best.ckpt", "last.ckpt")]
         written = ", ".join(str(file) for file in checkpoints if file.is_file())

@@ -35,7 +35,7 @@ def main(folder: Path, rounds: int) -> None:
         if not (found["weights"] == found["version"]).all() or found["version"] < version:
             sys.exit(f"version {found['version']} after {version} is not whole")
         version = found["version"]
-    print(sum(file != path for file in folder.iterdir()), version)
+    sys.stdout.write(f"{sum(file != path for file in folder.iterdir())} {version}")
 
 
 if __name__ == "__main__":

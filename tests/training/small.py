@@ -20,8 +20,10 @@ from detection.training.schedule import Schedule
 
 SPEC = DetectorSpec(
     "resnet18",
+    width=16,
     pyramid=True,
     pyramid_channels=16,
+    pyramid_tail_channels=64,
     batch_norm="trained",
     frozen_stages=0,
     anchor_sizes=(8, 16, 32, 64, 128),

@@ -38,9 +38,7 @@ def work(root: Path, output: Path) -> list[Report]:
 
 
 @pytest.fixture(scope="module")
-def one(
-    shapes: Path, tmp_path_factory: pytest.TempPathFactory, ddp_worker: ModuleType
-) -> Report:
+def one(shapes: Path, tmp_path_factory: pytest.TempPathFactory, ddp_worker: ModuleType) -> Report:
     """What one process alone reports."""
     output, threads = tmp_path_factory.mktemp("one"), torch.get_num_threads()
     ddp_worker.main(shapes, output, 1)

@@ -90,9 +90,10 @@ def test_training_lowers_the_loss_on_two_images(
 ):
     data = small.small_data(shapes, train="two", val="two")
     observe = Observe()
-    trainer = make_trainer(max_steps=25, max_epochs=-1, callbacks=[observe])
-    trainer.fit(small.small_module(data, schedule=Schedule(0.01, milestones=(), warmup_steps=5)), data)
-    assert len(observe.losses) == 25
+    trainer = make_trainer(max_steps=20, max_epochs=-1, callbacks=[observe])
+    schedule = Schedule(0.01, milestones=(), warmup_steps=5)
+    trainer.fit(small.small_module(data, schedule=schedule), data)
+    assert len(observe.losses) == 20
     assert np.mean(observe.losses[-5:]) < 0.6 * np.mean(observe.losses[:3])
 
 

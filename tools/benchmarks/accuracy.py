@@ -1,6 +1,6 @@
 """Train ours and torchvision's detector alike on a folder, seed by seed, and compare their AP.
 
-Both sides have the same network and initial weights, anchors, constants, images in the same order
+Both sides have the same pre-trained and frozen trunk, initial weights, anchors, constants, images in the same order
 with the same augmentation, optimizer and schedule, and are scored by the same code.
 """
 
@@ -33,16 +33,17 @@ from resdet.tools.benchmarks.peer import twin
 
 SPEC = DetectorSpec(
     "resnet18",
+    frozen_stages=4,
     roi_pooling="align",
-    roi_size=7,
+    roi_size=4,
     anchor_sizes=(32, 64, 128, 256),
     proposals=ProposalSelection(before_nms=1000, after_nms=100, min_side=1e-3),
     detections=DetectionSelection(nms_threshold=0.5),
 )
 CRITERION = Criterion(
     RPNCriterion(sampler=Sampler(128, 0.5), cross_boundary=True),
-    RoICriterion(background=(0.0, 0.5), sampler=Sampler(48, 0.25), sigma=3.0),
-    ProposalSelection(before_nms=1000, after_nms=500, min_side=1e-3),
+    RoICriterion(background=(0.0, 0.5), sampler=Sampler(64, 0.25), sigma=3.0),
+    ProposalSelection(before_nms=1000, after_nms=300, min_side=1e-3),
 )
 SCHEDULE = Schedule(
     lr_per_16_images=0.04,

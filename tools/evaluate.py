@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # Lightning's, about itself: not for the user to mend.
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
     try:
         _evaluate(options)
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("resdet shapes", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to write it; nothing is overwritten")
-    parser.add_argument("--train", type=int, default=2000, help="training images")
+    parser.add_argument("--train", type=int, default=2500, help="training images")
     parser.add_argument("--val", type=int, default=100, help="validation images")
     parser.add_argument("--test", type=int, default=400, help="test images")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same images")

@@ -20,6 +20,13 @@ Configurations compose, later ones win; shipped ones are found by their name:
 Every value is an option: --data.batch_size 4 --trainer.devices 8 --trainer.precision bf16-mixed
 """
 
+# Lightning's, about itself: not for the user to mend.
+IDLE_WARNINGS = (
+    "`isinstance\\(treespec, LeafSpec\\)`",
+    "LightningCLI's args parameter",
+    "Precision .* is not supported by the model summary",
+)
+
 
 def shipped_configs(arguments: Sequence[str]) -> list[str]:
     """Replaces each `--config NAME` or `-c NAME` that is no file here by the shipped file.
@@ -87,7 +94,7 @@ def _cli(arguments: list[str]) -> Any:
                 default_root_dir=str(output),
                 use_distributed_sampler=False,
                 callbacks=[*chosen, *own, progress_bar()],
-                logger=[TensorBoardLogger(output, "", "log"), CSVLogger(output, "log")],
+                logger=[TensorBoardLogger(output, "log", ""), CSVLogger(output, "log")],
                 plugins=[AtomicCheckpointIO()],
                 **values,
             )
@@ -112,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    # Lightning's own calls of what torch has deprecated: not for the user to mend.
-    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
+    for message in IDLE_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         arguments = shipped_configs(sys.argv[1:] if argv is None else argv)
@@ -127,7 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SystemExit:  # Lightning's answer to Ctrl-C
             return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"resdet train: {error}", file=sys.stderr)
+        # jsonargparse wraps what is wrong with the data when it asks for their classes.
+        reason = error.__cause__ if "compute_fn of link" in str(error) else error
+        print(f"resdet train: {reason}", file=sys.stderr)
         return 1
     if cli.trainer.is_global_zero:
         checkpoints = [output / name for name in ("best.ckpt", "last.ckpt")]

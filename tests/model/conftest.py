@@ -1,27 +1,32 @@
 """Slim networks, so that a detector runs in a fraction of a second, and batches for them."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from backbones import resnet18, vgg16
-from detection.model import build
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.faster_rcnn import FasterRCNN
 from detection.model.roi_head import DetectionSelection
 from detection.model.rpn import ProposalSelection
 from detection.structures import Batch, Target
 
-SPECS = {
-    "c4": DetectorSpec("resnet18", anchor_sizes=(32, 64, 128), rpn_width=32),
-    "vgg16": DetectorSpec("vgg16", anchor_sizes=(32, 64, 128), rpn_width=64, dropout=0.0),
-    "pyramid": DetectorSpec("resnet18", pyramid=True, pyramid_channels=64),
-}
 CLASSES = 5
-PROPOSALS = ProposalSelection(before_nms=300, after_nms=25, nms_threshold=0.3, min_side=16.0)
+SLIM = DetectorSpec(
+    "resnet18",
+    width=8,
+    frozen_stages=0,
+    dropout=0.0,
+    proposals=ProposalSelection(before_nms=300, after_nms=25, nms_threshold=0.3, min_side=16.0),
+    detections=DetectionSelection(nms_threshold=0.5),
+)
+SPECS = {
+    "c4": replace(SLIM, anchor_sizes=(32, 64, 128), rpn_width=32),
+    "vgg16": replace(SLIM, backbone="vgg16", anchor_sizes=(32, 64, 128), rpn_width=64),
+    "pyramid": replace(SLIM, pyramid=True, pyramid_channels=64),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,34 +35,12 @@ def _seed():
 
 
 @pytest.fixture
-def spec_of() -> Callable[..., DetectorSpec]:
-    """Specs by architecture, with small anchors and few proposals."""
-
-    def make(architecture: str, **changes: object) -> DetectorSpec:
-        plain = SPECS[architecture].to_plain() | {
-            "proposals": PROPOSALS,
-            "detections": DetectionSelection(nms_threshold=0.5),
-            "frozen_stages": 0,
-        }
-        return DetectorSpec(**(plain | changes))
-
-    return make
-
-
-@pytest.fixture
-def _slim(monkeypatch):
-    """Networks have an eighth of their channels."""
-    monkeypatch.setitem(build.NETWORKS, "resnet18", partial(resnet18, width=8))
-    monkeypatch.setitem(build.NETWORKS, "vgg16", partial(vgg16, width=8))
-
-
-@pytest.fixture
-def make_detector(_slim, spec_of) -> Callable[..., FasterRCNN]:
+def make_detector() -> Callable[..., FasterRCNN]:
     """Slim detectors by architecture, float64, in evaluation mode."""
 
     def make(architecture: str, **changes: object) -> FasterRCNN:
-        detector = faster_rcnn(CLASSES, spec_of(architecture, **changes)).double().eval()
-        _standardise(detector)
+        detector = faster_rcnn(CLASSES, replace(SPECS[architecture], **changes))
+        _standardise(detector.double().eval())
         return detector
 
     return make

@@ -118,6 +118,14 @@ def test_what_is_left_open_is_the_networks_own():
     assert build(backbone="resnet18", pyramid=True).roi_head.pool.strides == (4, 8, 16, 32)
 
 
+def test_widths():
+    slim = build(backbone="resnet18", width=8)
+    assert slim.roi_head.class_logits.in_features == 64
+    slim = build(backbone="resnet18", pyramid=True, pyramid_channels=16, pyramid_tail_channels=24)
+    assert slim.rpn.conv.in_channels == slim.rpn.conv.out_channels == 16
+    assert slim.roi_head.class_logits.in_features == 24
+
+
 def test_preprocessing_can_be_said():
     with torch.device("meta"):
         spec = DetectorSpec("resnet18")

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from torchvision.ops import box_iou
 
@@ -29,10 +28,10 @@ def two_images() -> tuple[Batch, list[Target]]:
     return Batch(images, sizes, sizes, torch.arange(2)), targets
 
 
-@pytest.mark.usefixtures("_slim")
 def test_two_images_are_learnt():
     spec = DetectorSpec(
         "resnet18",
+        width=8,
         pyramid=True,
         pyramid_channels=32,
         batch_norm="trained",

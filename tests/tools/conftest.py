@@ -42,7 +42,7 @@ def run(small_run: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> P
     own = output.with_suffix(".yaml")
     own.write_text(
         "data: {batch_size: 8}\n"
-        "model: {schedule: {milestones: [1], warmup_steps: 0}}\n"
+        "model: {schedule: {milestones: [0.5], warmup_steps: 0}}\n"
         "trainer: {max_epochs: 1, accumulate_grad_batches: 2}\n"
     )
     first, *options = small_run

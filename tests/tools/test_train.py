@@ -19,7 +19,7 @@ from resdet.tools.train import main, shipped_configs
 def rows(run: Path) -> list[dict[str, str]]:
     """All metrics of a run; a resumed one has a file of its own."""
     files = sorted(run.glob("log/version_*/metrics.csv"))
-    return [row for file in files for row in csv.DictReader(file.open())]
+    return [row for file in files for row in csv.DictReader(file.read_text().splitlines())]
 
 
 def test_checkpoints(run: Path, shapes: Path):
@@ -37,7 +37,7 @@ def test_the_merged_configuration_is_kept(run: Path):
     config = yaml.safe_load(path.read_text())
     assert config["data"]["batch_size"] == 2  # shapes.yaml: 4, the second file: 8, the option: 2
     assert config["trainer"]["max_epochs"] == 1  # 2, 1
-    assert config["model"]["schedule"]["milestones"] == [1]  # [0.7, 0.9], [1]
+    assert config["model"]["schedule"]["milestones"] == [0.5]  # [0.7, 0.9], [0.5]
     assert config["model"]["detector"]["width"] == 16
     assert config["model"]["detector"]["backbone"] == "resnet18"
     assert config["trainer"]["precision"] == "bf16-mixed"
@@ -49,7 +49,7 @@ def test_metrics(run: Path):
     names = {name for row in found for name, value in row.items() if value}
     assert names >= {"train/loss", "train/rpn_box", "val/AP", "val/VOC07", "images/s", "step"}
     rates = [row["lr-SGD/pg1"] for row in found if row.get("lr-SGD/pg1")]
-    # Two accumulated batches of two images an update; the milestone is the first update.
+    # Two accumulated batches of two images an update; the rate drops for the second.
     full = 0.08 * 4 / 16
     assert {round(float(rate), 8) for rate in rates} == {full, round(full / 10, 8)}
 
@@ -71,9 +71,8 @@ def test_shipped_configurations_are_found_by_name(tmp_path: Path, monkeypatch: p
     Path("config").write_text("")
     Path("voc07.yaml").write_text("")
     arguments = ["--config", "coco.yaml", "--config=resnet50.yaml", "-c", "vgg16.yaml"]
-    coco, resnet, vgg = (Path(path) for path in shipped_configs(arguments)[1::2][:1] * 3)
     found = shipped_configs(arguments)
-    assert found[0::3] == ["--config", "-c"]
+    assert found[::3] == ["--config", "-c"]
     coco, resnet, vgg = found[1], found[2].removeprefix("--config="), found[4]
     names = ["coco.yaml", "resnet50.yaml", "vgg16.yaml"]
     assert [Path(path).name for path in (coco, resnet, vgg)] == names
@@ -144,6 +143,7 @@ def train(small_run: Sequence[str], output: Path, *options: str) -> dict[str, to
     return torch.load(output / "last.ckpt", weights_only=True)["state_dict"]
 
 
+@pytest.mark.filterwarnings("ignore:`ModelCheckpoint.monitor='val/AP'.` could not find")
 def test_a_resumed_run_ends_in_the_same_weights(small_run: Sequence[str], tmp_path: Path):
     # An epoch has four updates: the first run ends within the first, the last within the second.
     options = ("--trainer.max_epochs=-1", "--trainer.max_steps=6")

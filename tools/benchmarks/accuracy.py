@@ -1,7 +1,8 @@
 """Train ours and torchvision's detector alike on a folder, seed by seed, and compare their AP.
 
-Both sides have the same pre-trained and frozen trunk, initial weights, anchors, constants, images in the same order
-with the same augmentation, optimizer and schedule, and are scored by the same code.
+Both sides have the same pre-trained and frozen trunk, initial weights, anchors and constants, see
+the same images in the same order with the same augmentation, have one optimizer and schedule, and
+are scored by the same code.
 """
 
 from __future__ import annotations

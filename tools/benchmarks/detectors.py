@@ -216,6 +216,12 @@ def check_gradients(model: str, backbone: str, size: tuple[int, int]) -> float:
     pair = make_pair(model, backbone, deterministic=True)
     pair.ours.double()
     pair.peer.double()
+    # The constants of the normalisation were rounded to float32, torchvision's were not.
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64).view(3, 1, 1)
+        for values in (pair.ours.preprocessing.mean, pair.ours.preprocessing.std)
+    )
+    pair.ours.scale, pair.ours.shift = pair.ours.preprocessing.scale / std, -mean / std
     batch, targets = random_batch(1, size)
     targets = [target._replace(boxes=target.boxes.double()) for target in targets]
     torch.stack(pair.criterion(pair.ours, batch, targets)).sum().backward()

@@ -1,0 +1,156 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+from resdet.tools.benchmark import SUBJECTS, main
+from resdet.tools.benchmarks import detectors, protocol
+from resdet.tools.benchmarks import train as train_subject
+from resdet.tools.benchmarks.detectors import (
+    GateError,
+    Pair,
+    check_detections,
+    check_gradients,
+    make_pair,
+    random_batch,
+)
+
+SIZE = (128, 128)
+GATE_SIZES = {"c4": (64, 64), "fpn": (64, 128)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    """Small images, one thread, and no measurement of the machine."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in detectors.SIZES:
+            patch.setitem(detectors.SIZES, name, SIZE)
+        patch.setattr(train_subject, "SIZE", SIZE)
+        patch.setattr(train_subject, "GATE_SIZE", GATE_SIZES["fpn"])
+        patch.setattr(protocol, "_conv_peak", lambda device: 1.0)
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["c4", "fpn"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    pair = make_pair(request.param, "resnet18")
+    return pair._replace(ours=pair.ours.eval(), peer=pair.peer.eval())
+
+
+def test_the_twin_detects_the_same(pair: Pair):
+    batch, _ = random_batch(2, SIZE)
+    assert check_detections(pair, batch) > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "reason"),
+    [
+        ("rpn.head.cls_logits.weight", 1.0, "no partner"),
+        ("roi_heads.box_predictor.bbox_pred.bias", 0.5, "no partner"),
+        ("first convolution", 0.01, "features differ"),
+    ],
+)
+def test_a_perturbed_weight_is_noticed(pair: Pair, name: str, amount: float, reason: str):
+    names = [own for own, _ in pair.peer.named_parameters()]
+    name = next(own for own in names if own.endswith("conv1.weight")) if " " in name else name
+    parameter = pair.peer.get_parameter(name)
+    before = parameter.detach().clone()
+    generator = torch.Generator().manual_seed(0)
+    batch, _ = random_batch(1, SIZE)
+    try:
+        with torch.no_grad():
+            parameter += amount * torch.randn(parameter.shape, generator=generator)
+        with pytest.raises(GateError, match=reason):
+            check_detections(pair, batch)
+    finally:
+        with torch.no_grad():
+            parameter.copy_(before)
+
+
+@pytest.mark.parametrize("model", ["c4", "fpn"])
+def test_the_twin_has_the_same_gradients(model: str):
+    assert check_gradients(model, "resnet18", GATE_SIZES[model]) < 1e-12
+
+
+def test_another_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    def perturbed(*arguments: Any, **settings: Any) -> Pair:
+        pair = make_pair(*arguments, **settings)
+        with torch.no_grad():
+            pair.peer.get_parameter("rpn.head.conv.0.0.weight").mul_(1 + 1e-5)
+        return pair
+
+    monkeypatch.setattr(detectors, "make_pair", perturbed)
+    with pytest.raises(GateError, match="gradients differ by .* in float64"):
+        check_gradients("fpn", "resnet18", GATE_SIZES["fpn"])
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_each_subject_has_help(subject: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as error:
+        main([subject, "--help"])
+    assert error.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: resdet benchmark {subject} ")
+
+
+def test_an_unknown_subject(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as error:
+        main(["speed"])
+    assert error.value.code == 2
+    assert "infer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("subject", ["infer", "train"])
+def test_speed(subject: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "new" / "report.json"
+    options = ["--model", "fpn", "--backbone", "resnet18", "--threads", "1", "--rounds", "2"]
+    assert main([subject, *options, "--output", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    assert report["subject"] == f"{subject} fpn resnet18 float32"
+    assert report["rounds"] == 2
+    least, most = report["ratio_range"]
+    assert 0 < least <= report["ratio"] <= most
+    assert report["ours_wall_s"] > 0
+    assert report["versions"]["torch"] == torch.__version__
+
+
+def test_a_closed_gate_stops_the_clock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def closed(*_: Any) -> float:
+        raise GateError("gradients differ")
+
+    monkeypatch.setattr(train_subject, "check_gradients", closed)
+    assert main(["train", "--backbone", "resnet18", "--threads", "1"]) == 1
+    assert capsys.readouterr().err == "resdet benchmark: gradients differ\n"
+
+
+def test_startup(capsys: pytest.CaptureFixture[str]):
+    assert main(["startup", "--rounds", "1"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    seconds = report["median_s"]
+    assert {"resdet --help", "python -c 'import torch' (peer)"} <= seconds.keys()
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_accuracy(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    weights = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    sides = ["--short-side", "64", "--long-side", "64", "--threads", "1"]
+    own = ["--data", str(shapes), "--weights", str(weights), "--epochs", "2", "--seeds", "3"]
+    assert main(["accuracy", *own, *sides]) == 0
+    report = json.loads(capsys.readouterr().out.partition("\n{")[2].join("{\n"[:1] + "}"[:0]))
+    assert [(run["side"], run["seed"]) for run in report["runs"]] == [
+        ("ours", 3),
+        ("torchvision", 3),
+    ]
+    assert report["epochs"] == 2
+    for run in report["runs"]:
+        assert 0 <= run["voc07"] <= 1

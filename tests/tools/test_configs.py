@@ -1,0 +1,100 @@
+"""Every shipped configuration, and every recipe with every model, parses and builds."""
+
+import re
+import shlex
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detection.model.faster_rcnn import FasterRCNN
+from resdet.tools.train import IDLE_WARNINGS, _cli, shipped_configs
+
+FOLDER = Path(shipped_configs(["--config", "shapes.yaml"])[1]).parent
+FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+MODELS = [name for name in FILES if (FOLDER / name).read_text().startswith("# Model:")]
+RECIPES = [name for name in FILES if name not in MODELS and name != "shapes.yaml"]
+COMPOSITIONS = [["shapes.yaml"], *([recipe, model] for recipe in RECIPES for model in MODELS)]
+
+
+def test_there_are_recipes_and_models():
+    assert set(RECIPES) >= {"coco.yaml", "folder.yaml", "voc07.yaml"}
+    assert set(MODELS) >= {"resnet50.yaml", "resnet50_fpn.yaml", "resnet101.yaml", "vgg16.yaml"}
+
+
+def build(files: list[str], shapes: Path, output: Path, *options: str) -> Any:
+    """Does what `resdet train` does before the first step; the weights take no memory."""
+    names = [argument for file in files for argument in ("--config", file)]
+    own = [f"--data.root={shapes}", "--data.train=train", "--data.val=val", f"--output={output}"]
+    own += ["--trainer.accelerator=cpu", "--trainer.devices=1"]
+    with torch.device("meta"), warnings.catch_warnings():
+        for message in IDLE_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        return _cli(shipped_configs([*names, *own, *options]))
+
+
+@pytest.mark.parametrize("files", COMPOSITIONS, ids=" ".join)
+def test_it_builds(files: list[str], shapes: Path, tmp_path: Path):
+    no_weights = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    cli = build(files, shapes, tmp_path, *no_weights)
+    assert type(cli.model.detector) is FasterRCNN
+    assert cli.model.detector.roi_head.classes == 9
+    text = "".join((FOLDER / name).read_text() for name in files)
+    # What the files say is what is built.
+    spec, schedule = cli.model.spec, cli.model.schedule
+    assert f"backbone: {spec.backbone}\n" in text
+    assert f"lr_per_16_images: {schedule.lr_per_16_images}\n" in text
+    assert spec.pyramid == ("pyramid: true" in text)
+    assert cli.model.criterion.rpn.cross_boundary == ("cross_boundary: true" in text)
+    assert cli.datamodule.short_side == int(re.findall(r"short_side: (\d+)", text)[-1])
+    assert cli.trainer.max_steps == int(([-1, *re.findall(r"max_steps: (\d+)", text)])[-1])
+
+
+def test_the_last_configuration_wins(shapes: Path, tmp_path: Path):
+    options = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    files = ["resnet50.yaml", "voc07.yaml", "coco.yaml"]
+    assert build(files, shapes, tmp_path, *options).model.spec.anchor_sizes == (64, 128, 256, 512)
+    cli = build([*files, "voc07.yaml"], shapes, tmp_path, *options)
+    assert cli.model.spec.anchor_sizes == (128, 256, 512)
+    assert cli.trainer.max_steps == 70000
+    options.append("--trainer.max_steps=7")
+    assert build(files, shapes, tmp_path, *options).trainer.max_steps == 7
+
+
+def test_frozen_stages_are_refused_without_the_models_weights(shapes: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="frozen_stages=2 would keep random weights"):
+        build(["voc07.yaml", "resnet50.yaml"], shapes, tmp_path, "--model.weights=null")
+
+
+def comment(name: str) -> str:
+    lines = (FOLDER / name).read_text().splitlines()
+    return "\n".join(line for line in lines if line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in MODELS])
+def test_a_recipe_opens_with_its_claim(name: str):
+    first, second, third, *_ = comment(name).splitlines()
+    assert first.startswith("# Claim: ")
+    assert second.startswith("# Command:   resdet ")
+    assert third.startswith("# Hardware and time")
+    assert "expected" in comment(name).lower()
+    assert "measured" in comment(name)
+    (command,) = re.findall(r"resdet train .*", second)
+    check_command(command, name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_opens_with_what_it_is(name: str):
+    lines = comment(name).splitlines()
+    openings = ["# Model: ", "# Weights: ", "# Compose with a recipe: "]
+    assert [line.startswith(text) for line, text in zip(lines, openings, strict=True)] == [True] * 3
+    check_command(lines[2].removeprefix(openings[2]), name)
+
+
+def check_command(command: str, name: str) -> None:
+    words = shlex.split(command)
+    configs = [after for before, after in zip(words, words[1:], strict=False) if "--config" == before]
+    assert name in configs
+    assert set(configs) <= set(FILES)

@@ -1,0 +1,225 @@
+import contextlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
+
+import detection.checkpoint
+from detection.checkpoint import KEY, load_detector
+from detection.data.datamodule import DetectionData
+from detection.data.folder import read_folder
+from detection.evaluation.gather import PredictionBuffer
+from detection.evaluation.results import read_results
+from detection.structures import Annotations, Batch, Detections
+from resdet.tools.evaluate import main
+
+
+@pytest.fixture(scope="module")
+def voc(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shapes in VOC's layout alone, with nothing difficult, which COCO cannot say."""
+    root = tmp_path_factory.mktemp("layouts") / "voc"
+    shutil.copytree(shapes, root, ignore=shutil.ignore_patterns("annotations"))
+    for file in (root / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("<difficult>1<", "<difficult>0<"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def coco(voc: Path, shapes: Path) -> Path:
+    """The same images and boxes in COCO's layout alone, and what VOC knows of them.
+
+    That is: other areas and crowds there are none, and classes are numbered by the alphabet.
+    """
+    root = voc.with_name("coco")
+    shutil.copytree(shapes / "JPEGImages", root / "images")
+    (root / "annotations").mkdir()
+    for file in (shapes / "annotations").iterdir():
+        write_coco(root / "annotations" / file.name, json.loads(file.read_text()))
+    return root
+
+
+def write_coco(file: Path, content: dict[str, Any], factor: int = 1) -> None:
+    categories = sorted(content["categories"], key=lambda category: category["name"])
+    new = {category["id"]: factor * n for n, category in enumerate(categories, start=1)}
+    for item in content["categories"]:
+        item["id"] = new[item["id"]]
+    for item in content["annotations"]:
+        item["category_id"] = new[item["category_id"]]
+        item |= {"iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3]}
+    file.write_text(json.dumps(content))
+
+
+class Oracle(nn.Module):
+    """Finds the objects, somewhat shifted, and some of them in another class."""
+
+    def __init__(self, truth: Annotations) -> None:
+        super().__init__()
+        self.truth = truth
+
+    def forward(self, batch: Batch) -> Detections:
+        boxes, scores, labels = torch.zeros(1, 9, 4), torch.zeros(1, 9), torch.zeros(1, 9).long()
+        row = self.truth.image_ids.tolist().index(int(batch.image_ids[0]))
+        for slot, n in enumerate(range(*self.truth.offsets[row : row + 2])):
+            boxes[0, slot] = torch.from_numpy(self.truth.boxes[n]) + n % 4
+            scores[0, slot] = 0.9 - 0.02 * slot - 0.03 * (n % 5)
+            labels[0, slot] = 1 if n % 6 == 5 else int(self.truth.labels[n])
+        return Detections(boxes, scores, labels)
+
+
+@pytest.fixture
+def oracle(voc: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the checkpoint be that of a good detector."""
+    description = load_detector(run / "best.ckpt")[1]
+    good = Oracle(read_folder(voc, "val").annotations), description
+    monkeypatch.setattr(detection.checkpoint, "load_detector", lambda path: good)
+
+
+def evaluate(run: Path, data: Path, output: Path, *options: str) -> int:
+    own = ["--checkpoint", str(run / "best.ckpt"), "--data", str(data), "--output", str(output)]
+    return main([*own, "--workers", "0", "--accelerator", "cpu", "--devices", "1", *options])
+
+
+def entries(output: Path) -> list[dict[str, Any]]:
+    return json.loads((output / "predictions.json").read_text())
+
+
+TWELVE = r" Average (?:Precision|Recall) .*maxDets= *\d+ \] = (\S+)$"
+
+
+def pycocotools_figures(file: Path, results: Path) -> list[str]:
+    """What pycocotools makes of a result file: its twelve figures as it would print them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return ["n/a" if value == -1 else f"{value:.3f}" for value in evaluation.stats]
+
+
+@pytest.mark.usefixtures("oracle")
+def test_both_layouts_give_pycocotools_figures(
+    run: Path, voc: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    tables = []
+    for root in (voc, coco):
+        assert evaluate(run, root, tmp_path / root.name) == 0
+        output = capsys.readouterr().out
+        figures = re.findall(TWELVE, output, re.MULTILINE)
+        own = coco / "annotations" / "instances_val.json"
+        assert figures == pycocotools_figures(own, tmp_path / root.name / "predictions.json")
+        assert 0.2 < float(figures[0]) < float(figures[1]) < 1
+        assert str(tmp_path / root.name / "predictions.json") in output
+        tables.append((tmp_path / root.name / "figures.txt").read_text())
+        assert tables[-1] in output
+    assert tables[0] == tables[1]
+    assert entries(tmp_path / "voc") == entries(tmp_path / "coco")
+    assert {entry["image_id"] for entry in entries(tmp_path / "voc")} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.usefixtures("oracle")
+def test_the_table_has_a_line_per_class(
+    run: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    evaluate(run, voc, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("class "))
+    names = load_detector(run / "best.ckpt")[1].labels.names
+    assert [line.split()[0] for line in lines[start + 1 : start + 11]] == [*names, "mean"]
+    counts = np.bincount(read_folder(voc, "val").annotations.labels, minlength=10)[1:]
+    counted = [int(line.split()[1]) for line in lines[start + 1 : start + 11]]
+    assert counted == [*counts.tolist(), counts.sum()]
+
+
+@pytest.mark.parametrize("batch_size", ["1", "3"])
+def test_the_detections_are_the_checkpoints(
+    run: Path, shapes: Path, tmp_path: Path, batch_size: str
+):
+    assert evaluate(run, shapes, tmp_path, "--batch-size", batch_size) == 0
+    detector, description = load_detector(run / "best.ckpt")
+    data = DetectionData(str(shapes), workers=0, short_side=64, long_side=64)
+    buffer = PredictionBuffer()
+    with torch.inference_mode():
+        for batch, _ in data.val_dataloader():
+            buffer.add(detector(batch), batch.image_ids)
+    found = read_results(tmp_path / "predictions.json", description.labels.ids)
+    expected = buffer.predictions()
+    assert len(found.scores) > 20
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_category_ids_are_the_data_sets(run: Path, coco: Path, voc: Path, tmp_path: Path):
+    """A COCO folder has ids of its own, and so has a checkpoint that was trained on it."""
+    root = tmp_path / "coco"
+    shutil.copytree(coco, root)
+    for file in (root / "annotations").iterdir():
+        write_coco(file, json.loads(file.read_text()), 10)
+    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    checkpoint[KEY]["ids"] = [10 * number for number in checkpoint[KEY]["ids"]]
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    assert evaluate(tmp_path, root, tmp_path / "own") == 0
+    assert evaluate(run, coco, tmp_path / "other") == 0
+    expected = [
+        {**entry, "category_id": 10 * entry["category_id"]} for entry in entries(tmp_path / "other")
+    ]
+    assert entries(tmp_path / "own") == expected
+    # VOC has names only: the ids are the checkpoint's.
+    assert evaluate(tmp_path, voc, tmp_path / "voc") == 0
+    assert entries(tmp_path / "voc") == expected
+
+
+def test_results_lie_beside_the_checkpoint(run: Path, shapes: Path, tmp_path: Path):
+    shutil.copy(run / "best.ckpt", tmp_path)
+    own = ["--checkpoint", str(tmp_path / "best.ckpt"), "--data", str(shapes), "--split", "train"]
+    assert main([*own, "--workers", "0", "--accelerator", "cpu", "--precision", "bf16-mixed"]) == 0
+    folder = tmp_path / "evaluation-train"
+    assert sorted(path.name for path in folder.iterdir()) == ["figures.txt", "predictions.json"]
+    assert "8 images" in (folder / "figures.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--data", "nowhere"), "nowhere: neither VOC's layout"),
+        (("--split", "nothing"), "nothing.txt: no such split; there are: train, val"),
+        (("--checkpoint", "none.ckpt"), "none.ckpt: cannot be read: No such file"),
+        (("--checkpoint", __file__), f"{__file__}: cannot be read as a checkpoint"),
+        (("--batch-size", "0"), "val_batch_size >= 1, got 0"),
+    ],
+)
+def test_errors_are_one_line(
+    run: Path,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    reason: str,
+):
+    assert evaluate(run, shapes, tmp_path / "output", *options) == 1
+    output, error = capsys.readouterr()
+    lines = error.strip().splitlines()
+    assert lines[-1].startswith("resdet evaluate: ")
+    assert reason in lines[-1]
+    assert "Traceback" not in error
+    assert output == ""
+    assert not (tmp_path / "output").exists()
+
+
+def test_other_classes_are_refused(
+    run: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    checkpoint[KEY]["names"][0] = "banana"
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    assert evaluate(tmp_path, shapes, tmp_path / "output") == 1
+    assert "arrow" in capsys.readouterr().err.splitlines()[-1]

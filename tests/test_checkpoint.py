@@ -163,9 +163,7 @@ class Malicious:
         return Path.touch, (Path("executed"),)
 
 
-def test_a_file_that_is_no_checkpoint(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_file_that_is_no_checkpoint(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "other.ckpt"
     for content in (b"garbage", b"", saved.read_bytes()[:100_000], pickle.dumps(Malicious())):

@@ -79,8 +79,8 @@ class DetectorModule(ValidationModule):
         """
         del batch, batch_idx
         seed: int = self.trainer.datamodule.seed  # type: ignore[attr-defined]
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        mixed = np.random.SeedSequence([seed, done, self.global_rank]).generate_state(1)
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        mixed = np.random.SeedSequence([seed, total.processed, self.global_rank]).generate_state(1)
         torch.manual_seed(int(mixed[0]))
 
     def training_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Tensor:

@@ -113,6 +113,14 @@ def test_ignored_regions_are_no_proposals():
     assert labels.tolist() == [2, 2, 0, 0]
 
 
+def test_an_ignored_region_near_an_object_is_no_proposal_either():
+    target = target_of([0.0, 0, 10, 9], [0.0, 0, 10, 10], ignore=(True, False))
+    empty = Proposals(torch.zeros(1, 2, 4), torch.zeros(1, 2).bool())
+    rois, labels, _ = RoICriterion().sample(empty, [target])
+    assert rois.tolist() == [[0, 0, 0, 10, 10]]
+    assert labels.tolist() == [2]
+
+
 def test_regions_carry_their_image_and_counts_are_per_image():
     proposals = Proposals(torch.rand(3, 100, 2).repeat(1, 1, 2), torch.ones(3, 100).bool())
     proposals.boxes[..., 2:] += 5 + torch.rand(3, 100, 2)

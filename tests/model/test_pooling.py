@@ -108,6 +108,15 @@ def test_a_region_keeps_its_row_whatever_its_level():
     assert pooled.mean(dim=(1, 2, 3)).tolist() == [16.0, 4.0, 8.0, 4.0]
 
 
+def test_rounding_does_not_move_a_region_to_another_level():
+    levels = [torch.full((1, 1, 1280 // s, 1280 // s), float(s)) for s in (4, 8, 16, 32)]
+    corners = torch.rand(1000, 2) * 1000
+    rois = torch.nn.functional.pad(torch.cat((corners, corners + 224), dim=1), (1, 0))
+    assert ((rois[:, 3:] - rois[:, 1:3]) < 224).any()
+    pooled = RoIAlign(2, (4, 8, 16, 32))(levels, rois)
+    torch.testing.assert_close(pooled, torch.full_like(pooled, 16))
+
+
 def test_roi_pool_equals_torchvision():
     level = torch.randn(3, 5, HEIGHT, WIDTH, dtype=torch.float64)
     rois = torch.cat((EDGE_CASES, random_rois(100, 3, 130.0)))

@@ -86,6 +86,15 @@ def test_candidates_are_clipped_before_their_sides_are_measured(rpn):
     )
 
 
+@pytest.mark.parametrize(("min_side", "kept"), [(10.0, True), (10.001, False)])
+def test_the_shortest_side_is_allowed(rpn, min_side, kept):
+    # Deltas of 0: the anchor itself, 10 x 10.
+    output = output_of([(1.0, [50, 50, 60, 60])])
+    assert not output.deltas[0].any()
+    selection = ProposalSelection(before_nms=1, after_nms=1, min_side=min_side)
+    assert rpn.propose(output, SIZES, selection).valid.item() is kept
+
+
 def test_each_image_has_its_own_size_and_proposals(rpn):
     one = output_of([(1.0, [40, 40, 90, 90]), (0.0, [0, 0, 20, 20])])
     two = output_of([(1.0, [0, 0, 20, 20]), (0.0, [40, 40, 90, 90])])

@@ -3,6 +3,7 @@
 import re
 import shlex
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,6 @@ def test_a_model_opens_with_what_it_is(name: str):
 
 def check_command(command: str, name: str) -> None:
     words = shlex.split(command)
-    configs = [after for before, after in zip(words, words[1:], strict=False) if "--config" == before]
+    configs = [after for before, after in pairwise(words) if before == "--config"]
     assert name in configs
     assert set(configs) <= set(FILES)

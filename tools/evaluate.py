@@ -8,6 +8,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -25,13 +29,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import pytorch_lightning as pl
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from detection.checkpoint import load_detector
     from detection.data.datamodule import DetectionData
     from detection.evaluation.results import write_results
     from detection.evaluation.tables import class_table, coco_table
-    from detection.training.callbacks import progress_bar
     from detection.training.validation import ValidationModule
 
     detector, description = load_detector(options.checkpoint)
@@ -45,7 +48,30 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     data.labels = description.labels
     module = ValidationModule(detector, description.labels)
-    trainer = pl.Trainer(
+    try:
+        trainer = _trainer(options)
+    except MisconfigurationException as error:
+        raise ValueError(f"--accelerator, --devices: {error}") from error
+    trainer.validate(module, data, verbose=False)
+    if not trainer.is_global_zero or module.evaluation is None:
+        return
+    evaluation = module.evaluation
+    name = f"evaluation-{options.split.replace('/', '-')}"
+    folder = options.output or options.checkpoint.parent / name
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "predictions.json"
+    write_results(results, evaluation.predictions, description.labels.ids)
+    tables = f"{coco_table(evaluation.coco)}\n\n{class_table(evaluation.coco, evaluation.voc)}\n"
+    (folder / "figures.txt").write_text(tables, encoding="utf-8")
+    print(f"\n{tables}\npredictions: {results}\ntables: {folder / 'figures.txt'}")
+
+
+def _trainer(options: argparse.Namespace) -> Trainer:
+    import pytorch_lightning as pl
+
+    from detection.training.callbacks import progress_bar
+
+    return pl.Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         precision=options.precision,
@@ -55,17 +81,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         enable_model_summary=False,
         callbacks=[progress_bar()],
     )
-    trainer.validate(module, data, verbose=False)
-    if not trainer.is_global_zero or module.evaluation is None:
-        return
-    evaluation = module.evaluation
-    folder = options.output or options.checkpoint.parent / f"evaluation-{options.split}"
-    folder.mkdir(parents=True, exist_ok=True)
-    results = folder / "predictions.json"
-    write_results(results, evaluation.predictions, description.labels.ids)
-    tables = f"{coco_table(evaluation.coco)}\n\n{class_table(evaluation.coco, evaluation.voc)}\n"
-    (folder / "figures.txt").write_text(tables, encoding="utf-8")
-    print(f"\n{tables}\npredictions: {results}\ntables: {folder / 'figures.txt'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

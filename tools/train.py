@@ -9,16 +9,10 @@ import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
-
-EPILOG = """
-Configurations compose, later ones win; shipped ones are found by their name:
-  resdet train --config voc07.yaml --config resnet101.yaml --data.root VOCdevkit
-Every value is an option: --data.batch_size 4 --trainer.devices 8 --trainer.precision bf16-mixed
-"""
+    from resdet.tools._detector_cli import DetectorCLI
 
 # Lightning's, about itself: not for the user to mend.
 IDLE_WARNINGS = (
@@ -54,59 +48,25 @@ def _config(value: str) -> Path:
     raise FileNotFoundError(f"no configuration {value!r} here; shipped: {', '.join(names)}")
 
 
-def _cli(arguments: list[str]) -> Any:
+def _cli(arguments: list[str]) -> DetectorCLI:
     # Imported here, so that `resdet --help` stays quick.
-    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from detection.data.datamodule import DetectionData
-    from detection.training.callbacks import SamplePictures, Throughput, progress_bar
-    from detection.training.checkpointing import AtomicCheckpointIO
     from detection.training.module import DetectorModule
+    from resdet.tools._detector_cli import DetectorCLI
 
-    class DetectorCLI(LightningCLI):
-        """Adds the run's folder, resuming, and the classes that come from the data."""
-
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.epilog = EPILOG
-            parser.add_argument("--output", default="runs/detector", help="folder of the run")
-            parser.add_argument(
-                "--resume", action="store_true", help="go on from the run's last checkpoint"
-            )
-            parser.link_arguments(
-                "data", "model.class_names", lambda data: list(data.labels.names), "instantiate"
-            )
-            parser.link_arguments(
-                "data", "model.category_ids", lambda data: list(data.labels.ids), "instantiate"
-            )
-            parser.link_arguments("seed_everything", "data.seed", int)
-
-        def instantiate_trainer(self, **values: Any) -> Trainer:
-            output = Path(self.config.output)
-            best = ModelCheckpoint(
-                output, "best", monitor="val/AP", mode="max", enable_version_counter=False
-            )
-            last = ModelCheckpoint(output, "last", enable_version_counter=False)
-            own = [best, last, LearningRateMonitor(), Throughput(), SamplePictures()]
-            chosen = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
-            return super().instantiate_trainer(
-                default_root_dir=str(output),
-                use_distributed_sampler=False,
-                callbacks=[*chosen, *own, progress_bar()],
-                logger=[TensorBoardLogger(output, "log", ""), CSVLogger(output, "log")],
-                plugins=[AtomicCheckpointIO()],
-                **values,
-            )
-
-    return DetectorCLI(
-        DetectorModule,
-        DetectionData,
-        run=False,
-        args=arguments,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-    )
+    try:
+        return DetectorCLI(
+            DetectorModule,
+            DetectionData,
+            run=False,
+            args=arguments,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"--trainer: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,7 +43,7 @@ SPEC = DetectorSpec(
 )
 CRITERION = Criterion(
     RPNCriterion(sampler=Sampler(128, 0.5), cross_boundary=True),
-    RoICriterion(background=(0.0, 0.5), sampler=Sampler(64, 0.25), sigma=3.0),
+    RoICriterion(background=(0.0, 0.5), sampler=Sampler(32, 0.25), sigma=3.0),
     ProposalSelection(before_nms=1000, after_nms=300, min_side=1e-3),
 )
 SCHEDULE = Schedule(

@@ -88,7 +88,9 @@ def make_pair(model: str, backbone: str, *, deterministic: bool = False) -> Pair
     training = (2000, 2000) if pyramid else (12000, 2000)
     criterion = Criterion(
         RPNCriterion(sampler=sampler(256, 0.5), cross_boundary=True),
-        RoICriterion(background=(0.0, 0.5), sampler=sampler(512, 0.25), sigma=3.0),
+        RoICriterion(
+            background=(0.0, 0.5), sampler=sampler(512 if pyramid else 128, 0.25), sigma=3.0
+        ),
         ProposalSelection(*training, min_side=1e-3),
     )
     peer = twin(ours, spec, criterion)

@@ -100,7 +100,8 @@ def collate(items: Sequence[Item], divisible: int = 32) -> tuple[Batch, list[Tar
     """
     sizes = torch.tensor([item.image.shape[1:] for item in items])
     height, width = (-(-sizes.amax(dim=0) // divisible) * divisible).tolist()
-    images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
+    # Decoders and the model both have the channels last: nothing is reordered on the way.
+    images = torch.zeros(len(items), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     for padded, item in zip(images, items, strict=True):
         padded[:, : item.image.shape[1], : item.image.shape[2]] = item.image
     batch = Batch(

@@ -213,7 +213,7 @@ def check_gradients(model: str, backbone: str, size: tuple[int, int]) -> float:
         The greatest difference, relative to each parameter's greatest gradient.
 
     Raises:
-        GateError: if it is above 1e-10.
+        GateError: if it is above 1e-12.
     """
     pair = make_pair(model, backbone, deterministic=True)
     pair.ours.double()
@@ -235,6 +235,6 @@ def check_gradients(model: str, backbone: str, size: tuple[int, int]) -> float:
         float((value - other[name]).abs().max() / other[name].abs().max().clamp(min=1e-30))
         for name, value in theirs(own).items()
     )
-    if worst > 1e-10:
+    if worst > 1e-12:
         raise GateError(f"gradients differ by {worst:.1e} of their scale in float64")
     return worst

@@ -130,9 +130,9 @@ def test_what_is_hidden_is_not_counted():
 def test_sizes_flags_and_counts_are_all_there(drawn, objects):
     singles = [item for item in objects if not item.crowd]
     areas = np.array([item.area for item in singles])
-    assert 0.22 < (areas < 32**2).mean() < 0.42
-    assert 0.4 < ((areas >= 32**2) & (areas <= 96**2)).mean() < 0.62
-    assert 0.1 < (areas > 96**2).mean() < 0.3
+    assert 0.18 < (areas < 32**2).mean() < 0.32
+    assert 0.5 < ((areas >= 32**2) & (areas <= 96**2)).mean() < 0.7
+    assert 0.08 < (areas > 96**2).mean() < 0.25
     counts = {sum(not item.crowd for item in image.objects) for image in drawn}
     assert set(range(1, 8)) <= counts <= set(range(1, 9))
     assert 0.01 < np.mean([item.difficult for item in singles]) < 0.1

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
 
 from detection.training.callbacks import SamplePictures, Throughput, progress_bar
 from detection.training.checkpointing import AtomicCheckpointIO
@@ -20,6 +21,21 @@ Configurations compose, later ones win; shipped ones are found by their name:
   resdet train --config voc07.yaml --config resnet101.yaml --data.root VOCdevkit
 Every value is an option: --data.batch_size 4 --trainer.devices 8 --trainer.precision bf16-mixed
 """
+
+
+class ConfigBesideCheckpoints(SaveConfigCallback):
+    """Saves the merged configuration where the checkpoints lie."""
+
+    def save_config(
+        self, trainer: Trainer, pl_module: LightningModule, stage: TrainerFn | str
+    ) -> None:
+        """Writes config.yaml; a resumed run writes its own in its place."""
+        del pl_module, stage
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(
+            self.config, folder / "config.yaml", skip_unset=False, overwrite=True, multifile=False
+        )
 
 
 class DetectorCLI(LightningCLI):

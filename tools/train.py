@@ -54,7 +54,7 @@ def _cli(arguments: list[str]) -> DetectorCLI:
 
     from detection.data.datamodule import DetectionData
     from detection.training.module import DetectorModule
-    from resdet.tools._detector_cli import DetectorCLI
+    from resdet.tools._detector_cli import ConfigBesideCheckpoints, DetectorCLI
 
     try:
         return DetectorCLI(
@@ -63,7 +63,8 @@ def _cli(arguments: list[str]) -> DetectorCLI:
             run=False,
             args=arguments,
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=ConfigBesideCheckpoints,
+            save_config_kwargs={"save_to_log_dir": False},
         )
     except MisconfigurationException as error:
         raise ValueError(f"--trainer: {error}") from error

@@ -27,24 +27,15 @@ from detection.model.matching import NEGATIVE, POSITIVE, Sample, Sampler
 from detection.model.roi_head import DetectionSelection
 from detection.model.rpn import ProposalSelection
 from detection.structures import Batch
+from resdet.tools.benchmarks.peer import PREFIXES
 
 TRAINED_ANCHORS, TRAINED_REGIONS = (512, 0.5), (32, 0.25)
-# our prefix -> torchvision's
-NAMES = {
-    "trunk.": "backbone.",
-    "rpn.conv.": "rpn.head.conv.0.0.",
-    "rpn.objectness.": "rpn.head.cls_logits.",
-    "rpn.deltas.": "rpn.head.bbox_pred.",
-    "roi_head.tail.": "roi_heads.box_head.",
-    "roi_head.class_logits.": "roi_heads.box_predictor.cls_score.",
-    "roi_head.deltas.": "roi_heads.box_predictor.bbox_pred.",
-}
 
 
 def peer_name(name: str) -> str:
     """Torchvision's name of one of our parameters."""
-    prefix = next(prefix for prefix in NAMES if name.startswith(prefix))
-    return NAMES[prefix] + name.removeprefix(prefix)
+    prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
+    return PREFIXES[prefix] + name.removeprefix(prefix)
 
 
 def peer_value(name: str, value: Tensor) -> Tensor:
@@ -240,8 +231,8 @@ def test_a_published_detector_loads_and_detects_alike(make_batch):
     detector = faster_rcnn(20, spec)
     state = {}
     for name, value in peer.state_dict().items():
-        prefix = next(ours for ours, theirs in NAMES.items() if name.startswith(theirs))
-        own = prefix + name.removeprefix(NAMES[prefix])
+        prefix = next(ours for ours, theirs in PREFIXES.items() if name.startswith(theirs))
+        own = prefix + name.removeprefix(PREFIXES[prefix])
         state[own] = value[4:] if prefix == "roi_head.deltas." else value
     detector.load_state_dict(state)
 

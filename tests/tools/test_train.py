@@ -33,7 +33,7 @@ def test_checkpoints(run: Path, shapes: Path):
 
 
 def test_the_merged_configuration_is_kept(run: Path):
-    (path,) = run.rglob("config.yaml")
+    path = run / "config.yaml"
     config = yaml.safe_load(path.read_text())
     assert config["data"]["batch_size"] == 2  # shapes.yaml: 4, the second file: 8, the option: 2
     assert config["trainer"]["max_epochs"] == 1  # 2, 1

@@ -34,17 +34,16 @@ PREFIXES = {
 }
 
 
-def twin(
-    detector: FasterRCNN, spec: DetectorSpec, criterion: Criterion, *, resized: bool = True
-) -> TorchvisionFasterRCNN:
+def twin(detector: FasterRCNN, spec: DetectorSpec, criterion: Criterion) -> TorchvisionFasterRCNN:
     """Assembles torchvision's detector with the weights and constants of ours.
+
+    It takes images already resized, as ours does.
 
     Args:
         detector: ours, with RoIAlign.
         spec: what it is made of; a ResNet.
         criterion: the constants of training. torchvision has one sigma, 3, for both losses, and
             trains anchors that leave the image.
-        resized: whether images come already resized.
 
     Returns:
         The twin, in training mode.
@@ -79,8 +78,7 @@ def twin(
         box_predictor=predictor,
         **_constants(spec, criterion),
     )
-    if resized:
-        model.transform.resize = lambda image, target: (image, target)
+    model.transform.resize = lambda image, target: (image, target)
     model.rpn.min_size = spec.proposals.min_side
     model.load_state_dict(theirs(detector.state_dict()))
     return model

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from backbones.blocks import PaddedIdentity
 from backbones.preprocessing import Preprocessing
 from backbones.resnet import ResNet
 from backbones.vgg import VGG
@@ -75,15 +76,18 @@ def _cut_resnet(
         raise ValueError(
             f"expected tail_stride 1 or 2 and roi_size at least 1, got {tail_stride}, {roi_size}"
         )
+    if len(network.feature_info) < 2:
+        raise ValueError("expected two stages at least, one for the trunk and one for the tail")
+    last = f"layer{len(network.feature_info)}"
     if tail_stride == 1:
-        _remove_tail_stride(network)
+        _remove_stride(network, last)
     c4, c5 = network.feature_info[-2:]
     if c5.stride != c4.stride * tail_stride:
         raise ValueError("expected conv5_x of stride 2; a cut with tail_stride=1 removed it")
-    tail = OrderedDict(layer4=network.layer4, avgpool=network.avgpool, flatten=nn.Flatten())
+    tail = {last: network.get_submodule(last), "avgpool": network.avgpool, "flatten": nn.Flatten()}
     return Cut(
         trunk=network.trunk([c4.name]),
-        tail=nn.Sequential(tail),
+        tail=nn.Sequential(OrderedDict(tail)),
         channels=c4.channels,
         strides=(c4.stride,),
         roi_levels=1,
@@ -114,9 +118,11 @@ def _cut_vgg(network: VGG, *, roi_size: int | None = None, tail_stride: int | No
     )
 
 
-def _remove_tail_stride(network: ResNet) -> None:
-    for module in network.layer4.modules():
+def _remove_stride(network: ResNet, last: str) -> None:
+    for module in network.get_submodule(last).modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
+        elif isinstance(module, PaddedIdentity):
+            module.stride = 1
     *features, c4, c5 = network.feature_info
     network.feature_info = (*features, c4, c5._replace(stride=c4.stride))

@@ -42,3 +42,6 @@ IMAGENET_RGB = Preprocessing("rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.22
 
 CAFFE_BGR = Preprocessing("bgr", 1.0, (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
 """The papers' Caffe weights and Detectron's."""
+
+CIFAR_RGB = Preprocessing("rgb", 1 / 255, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+"""CIFAR-10's own statistics. Differs from the paper: it subtracts a mean per pixel."""

@@ -1,95 +1,45 @@
 """Residual networks for ImageNet (ResNet section 3, Table 1), under torchvision's names.
 
 Differs from the paper: the stride of a bottleneck is in its 3×3 convolution unless
-``stride_in_1x1``, because torchvision's weights were trained so; pool1 pads by 1 instead of
-rounding up, as torchvision's does.
+``stride_in_1x1``, and pool1 pads by 1 instead of rounding up, because torchvision's weights were
+trained so. ``caffe_resnet50`` … ``caffe_resnet152`` are the authors' released networks.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Feature
-from backbones.normalization import ConvNorm, conv_norm
-from backbones.preprocessing import IMAGENET_RGB, Preprocessing
+from backbones.blocks import BasicBlock, Bottleneck, Shortcut
+from backbones.normalization import conv_norm
+from backbones.preprocessing import CAFFE_BGR, IMAGENET_RGB, Preprocessing
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut (ResNet Fig. 5 left).
+class Stem(NamedTuple):
+    """The layers before the first residual stage.
 
-    Args:
-        in_channels: channels of the input.
-        width: channels of both convolutions.
-        stride: stride of the first convolution and of the projection.
-        stride_in_1x1: must be False; the block has no 1×1 convolution.
-
-    Raises:
-        ValueError: ``stride_in_1x1`` is True.
+    Attributes:
+        kernel: side of conv1.
+        stride: stride of conv1.
+        bias: whether conv1 has a bias beside its batch norm's, as the Caffe ResNet-50's does.
+        pool: how the 3×3 max-pool of stride 2 meets the border: ``padded`` by 1 (torchvision),
+            or rounding up, ``ceil`` (Caffe). None: no pool (CIFAR).
     """
 
-    expansion = 1
+    kernel: int = 7
+    stride: int = 2
+    bias: bool = False
+    pool: Literal["padded", "ceil"] | None = "padded"
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int = 1, *, stride_in_1x1: bool = False
-    ) -> None:
-        super().__init__()
-        if stride_in_1x1:
-            raise ValueError("stride_in_1x1 is for bottlenecks; a basic block has no 1×1")
-        self.conv1 = _conv(in_channels, width, 3, stride)
-        self.bn1: nn.Module = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv(width, width, 3)
-        self.bn2: nn.Module = nn.BatchNorm2d(width)
-        self.downsample = _projection(in_channels, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) float -> (B, width, H / stride, W / stride) float."""
-        y: Tensor = self.relu(conv_norm(x, self.conv1, self.bn1))
-        y = conv_norm(y, self.conv2, self.bn2)
-        y += x if self.downsample is None else self.downsample(x)
-        out: Tensor = self.relu(y)
-        return out
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut (ResNet Fig. 5 right).
-
-    Args:
-        in_channels: channels of the input.
-        width: channels of the first two convolutions; the third has ``expansion`` times as many.
-        stride: stride of the strided convolution and of the projection.
-        stride_in_1x1: the strided convolution is the first 1×1 (the paper, Caffe), else the 3×3
-            (torchvision).
-    """
-
-    expansion = 4
-
-    def __init__(
-        self, in_channels: int, width: int, stride: int = 1, *, stride_in_1x1: bool = False
-    ) -> None:
-        super().__init__()
-        out_channels = width * self.expansion
-        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = _conv(in_channels, width, 1, first)
-        self.bn1: nn.Module = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, second)
-        self.bn2: nn.Module = nn.BatchNorm2d(width)
-        self.conv3 = _conv(width, out_channels, 1)
-        self.bn3: nn.Module = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _projection(in_channels, out_channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) float -> (B, width · 4, H / stride, W / stride) float."""
-        y: Tensor = self.relu(conv_norm(x, self.conv1, self.bn1))
-        y = self.relu(conv_norm(y, self.conv2, self.bn2))
-        y = conv_norm(y, self.conv3, self.bn3)
-        y += x if self.downsample is None else self.downsample(x)
-        out: Tensor = self.relu(y)
-        return out
+    def max_pool(self) -> nn.Module:
+        """The pool, or the identity."""
+        if self.pool is None:
+            return nn.Identity()
+        padded = self.pool == "padded"
+        return nn.MaxPool2d(3, stride=2, padding=int(padded), ceil_mode=not padded)
 
 
 class _Layers(nn.Module):
@@ -98,10 +48,10 @@ class _Layers(nn.Module):
     conv1: nn.Conv2d
     bn1: nn.Module
     relu: nn.ReLU
-    maxpool: nn.MaxPool2d
+    maxpool: nn.Module
 
     def stage_outputs(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) float -> the output of each of layer1 … layer4 that is there."""
+        """(B, 3, H, W) float -> the output of each of layer1, layer2, … that is there."""
         x: Tensor = self.maxpool(self.relu(conv_norm(images, self.conv1, self.bn1)))
         outputs = []
         for name, layer in self.named_children():
@@ -118,16 +68,21 @@ class ResNet(_Layers, Backbone):
         block: ``BasicBlock`` or ``Bottleneck``.
         depths: blocks per stage, conv2_x … conv5_x.
         num_classes: outputs of ``fc``.
+        shortcut: A, B or C (section 3.3); None makes the plain network.
         stride_in_1x1: where bottlenecks stride. True: the first 1×1, as in the paper, in the
             Caffe release and in Detectron's weights. False: the 3×3, as torchvision's weights.
+        stem: the layers before conv2_x.
         width: channels of conv1; stage widths are 1, 2, 4 and 8 times as many.
         zero_init_residual: start each block's last batch norm at 0, blocks at the identity.
         preprocessing: what the weights expect of an image.
         architecture: torchvision's name of the network.
+
+    Raises:
+        ValueError: ``zero_init_residual`` without shortcuts, which would pass nothing on; or
+            ``stride_in_1x1`` with basic blocks.
     """
 
     head = "fc"
-    layer4: nn.Sequential
 
     def __init__(
         self,
@@ -135,24 +90,35 @@ class ResNet(_Layers, Backbone):
         depths: Sequence[int],
         *,
         num_classes: int = 1000,
+        shortcut: Shortcut | None = "B",
         stride_in_1x1: bool = False,
+        stem: Stem = Stem(),
         width: int = 64,
         zero_init_residual: bool = False,
         preprocessing: Preprocessing = IMAGENET_RGB,
         architecture: str | None = None,
     ) -> None:
         super().__init__(preprocessing, architecture)
+        if zero_init_residual and shortcut is None:
+            raise ValueError("zero_init_residual needs shortcuts; a plain network has none")
         self.stride_in_1x1 = stride_in_1x1
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(
+            3, width, stem.kernel, stem.stride, padding=stem.kernel // 2, bias=stem.bias
+        )
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels, stride, features = width, 4, list[Feature]()
+        self.maxpool = stem.max_pool()
+        channels, features = width, list[Feature]()
+        stride = stem.stride * (1 if stem.pool is None else 2)
         for i, depth in enumerate(depths):
             blocks = list[nn.Module]()
             for j in range(depth):
                 step = 2 if i > 0 and j == 0 else 1
-                blocks.append(block(channels, width << i, step, stride_in_1x1=stride_in_1x1))
+                blocks.append(
+                    block(
+                        channels, width << i, step, stride_in_1x1=stride_in_1x1, shortcut=shortcut
+                    )
+                )
                 channels, stride = (width << i) * block.expansion, stride * step
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             features.append(Feature(f"c{i + 2}", channels, stride))
@@ -166,6 +132,8 @@ class ResNet(_Layers, Backbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
                 last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
                 nn.init.zeros_(last.get_parameter("weight"))
@@ -207,14 +175,25 @@ class ResNetTrunk(_Layers):
         return [outputs[i] for i in self.levels]
 
 
-class ResNetOptions(TypedDict, total=False):
-    """The arguments of ``ResNet`` that ``resnet18`` … ``resnet152`` pass on."""
+class PlainOptions(TypedDict, total=False):
+    """The arguments of ``ResNet`` that ``plain18`` and ``plain34`` pass on."""
 
     num_classes: int
-    stride_in_1x1: bool
     width: int
-    zero_init_residual: bool
     preprocessing: Preprocessing
+
+
+class CaffeOptions(PlainOptions, total=False):
+    """The arguments of ``ResNet`` that ``caffe_resnet50`` … ``caffe_resnet152`` pass on."""
+
+    zero_init_residual: bool
+
+
+class ResNetOptions(CaffeOptions, total=False):
+    """The arguments of ``ResNet`` that ``resnet18`` … ``resnet152`` pass on."""
+
+    shortcut: Shortcut
+    stride_in_1x1: bool
 
 
 def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
@@ -242,13 +221,32 @@ def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
     return ResNet(Bottleneck, (3, 8, 36, 3), architecture="resnet152", **options)
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+def plain18(**options: Unpack[PlainOptions]) -> ResNet:
+    """The plain 18-layer network: ResNet-18's layers, no shortcuts (section 3.3)."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), shortcut=None, **options)
 
 
-def _projection(in_channels: int, out_channels: int, stride: int) -> ConvNorm | None:
-    """Shortcut B: a 1×1 projection where the shape changes, the identity elsewhere."""
-    if stride == 1 and in_channels == out_channels:
-        return None
-    conv = _conv(in_channels, out_channels, 1, stride)
-    return ConvNorm(conv, nn.BatchNorm2d(out_channels))
+def plain34(**options: Unpack[PlainOptions]) -> ResNet:
+    """The plain 34-layer network: ResNet-34's layers, no shortcuts (section 3.3, Fig. 3)."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), shortcut=None, **options)
+
+
+def caffe_resnet50(**options: Unpack[CaffeOptions]) -> ResNet:
+    """ResNet-50 as the authors released it: conv1 has a bias."""
+    return _caffe((3, 4, 6, 3), options, bias=True)
+
+
+def caffe_resnet101(**options: Unpack[CaffeOptions]) -> ResNet:
+    """ResNet-101 as the authors released it."""
+    return _caffe((3, 4, 23, 3), options)
+
+
+def caffe_resnet152(**options: Unpack[CaffeOptions]) -> ResNet:
+    """ResNet-152 as the authors released it."""
+    return _caffe((3, 8, 36, 3), options)
+
+
+def _caffe(depths: Sequence[int], options: CaffeOptions, bias: bool = False) -> ResNet:
+    stem = Stem(bias=bias, pool="ceil")
+    merged: CaffeOptions = {"preprocessing": CAFFE_BGR, **options}
+    return ResNet(Bottleneck, depths, stem=stem, stride_in_1x1=True, **merged)

@@ -1,15 +1,21 @@
-"""VGG-16 and VGG-19 (Simonyan and Zisserman, configurations D and E), torchvision's names."""
+"""VGG-16 and VGG-19 (Simonyan and Zisserman, configurations D and E), torchvision's names.
+
+Differs from the paper: ``vgg16_bn`` and ``vgg19_bn`` have a batch norm after every convolution.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Feature
+from backbones.normalization import FrozenBatchNorm2d, conv_norm
 from backbones.preprocessing import IMAGENET_RGB, Preprocessing
+
+_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
 class VGG(Backbone):
@@ -20,6 +26,7 @@ class VGG(Backbone):
 
     Args:
         depths: convolutions per stage, conv1 … conv5.
+        batch_norm: whether a batch norm follows every convolution.
         num_classes: outputs of the last layer.
         width: channels of conv1; the stages have 1, 2, 4, 8 and 8 times as many, fc6 and fc7 64
             times as many.
@@ -34,6 +41,7 @@ class VGG(Backbone):
         self,
         depths: Sequence[int],
         *,
+        batch_norm: bool = False,
         num_classes: int = 1000,
         width: int = 64,
         dropout: float = 0.5,
@@ -44,13 +52,14 @@ class VGG(Backbone):
         layers, stages, ends, features = list[nn.Module](), [], [], []
         channels = 3
         for i, depth in enumerate(depths):
-            names = []
+            first, out_channels = len(layers), width * min(1 << i, 8)
             for _ in range(depth):
-                names.append(f"features.{len(layers)}")
-                out_channels = width * min(1 << i, 8)
-                layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.ReLU(inplace=True)]
+                layers.append(nn.Conv2d(channels, out_channels, 3, padding=1))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(out_channels))
+                layers.append(nn.ReLU(inplace=True))
                 channels = out_channels
-            stages.append(tuple(names))
+            stages.append(tuple(f"features.{j}" for j in range(first, len(layers))))
             ends.append(len(layers) - 1)
             features.append(Feature(f"c{i + 1}", channels, 1 << i))
             layers.append(nn.MaxPool2d(2))
@@ -85,7 +94,8 @@ class VGG(Backbone):
 
     def logits(self, images: Tensor) -> Tensor:
         """See ``Backbone.logits``."""
-        scores: Tensor = self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
+        (last,) = _outputs(self.features, [len(self.features) - 1], images)
+        scores: Tensor = self.classifier(torch.flatten(self.avgpool(last), 1))
         return scores
 
     def trunk(self, names: Sequence[str]) -> "VGGTrunk":
@@ -112,7 +122,7 @@ class VGGTrunk(nn.Module):
 
 
 class VGGOptions(TypedDict, total=False):
-    """The arguments of ``VGG`` that ``vgg16`` and ``vgg19`` pass on."""
+    """The arguments of ``VGG`` that ``vgg16`` … ``vgg19_bn`` pass on."""
 
     num_classes: int
     width: int
@@ -130,10 +140,24 @@ def vgg19(**options: Unpack[VGGOptions]) -> VGG:
     return VGG((2, 2, 4, 4, 4), architecture="vgg19", **options)
 
 
+def vgg16_bn(**options: Unpack[VGGOptions]) -> VGG:
+    """VGG-16 with batch norm; options as in ``VGG``."""
+    return VGG((2, 2, 3, 3, 3), batch_norm=True, architecture="vgg16_bn", **options)
+
+
+def vgg19_bn(**options: Unpack[VGGOptions]) -> VGG:
+    """VGG-19 with batch norm; options as in ``VGG``."""
+    return VGG((2, 2, 4, 4, 4), batch_norm=True, architecture="vgg19_bn", **options)
+
+
 def _outputs(layers: nn.Sequential, ends: Sequence[int], x: Tensor) -> list[Tensor]:
     """Outputs of the layers at ``ends``, in that order; none after the last of them runs."""
     outputs = dict[int, Tensor]()
-    for i, layer in enumerate(islice(layers, max(ends) + 1)):
-        x = layer(x)
+    walk = [*islice(layers, max(ends) + 1), None]
+    for i, (layer, after) in enumerate(pairwise(walk)):
+        if isinstance(layer, nn.Conv2d) and isinstance(after, _NORMS):
+            x = conv_norm(x, layer, after)
+        elif layer is not None and not isinstance(layer, _NORMS):
+            x = layer(x)
         outputs[i] = x
     return [outputs[i] for i in ends]

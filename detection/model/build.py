@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -17,13 +17,8 @@ from backbones import (
     freeze_batch_norm,
     load_weights,
     pyramid,
-    resnet18,
-    resnet34,
-    resnet50,
-    resnet101,
-    resnet152,
-    vgg16,
 )
+from backbones.catalogue import build
 from detection.model.anchors import AnchorGenerator, corner_anchors, paper_anchors
 from detection.model.faster_rcnn import FasterRCNN
 from detection.model.pooling import RoIAlign, RoIPool
@@ -32,22 +27,13 @@ from detection.model.rpn import RPN, ProposalSelection
 
 T = TypeVar("T")
 
-NETWORKS: Mapping[str, Callable[..., Backbone]] = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-    "resnet152": resnet152,
-    "vgg16": vgg16,
-}
-
 
 @dataclass(frozen=True)
 class DetectorSpec:
     """What a detector is made of, in plain values; the defaults are the paper's ResNet-101.
 
     Attributes:
-        backbone: a name of `NETWORKS`.
+        backbone: a name of `backbones.catalogue`.
         width: channels of conv1, and so of the whole network: 64 is the papers', less is for small
             images and CPUs.
         pyramid: whether a feature pyramid stands on the network (FPN); otherwise it is cut into
@@ -163,13 +149,12 @@ def _by_level(parts: Cut, one: T, several: T) -> T:
 
 
 def _network(spec: DetectorSpec) -> Backbone:
-    if spec.backbone not in NETWORKS:
-        raise ValueError(f"unknown backbone {spec.backbone!r}; expected one of {list(NETWORKS)}")
     if spec.backbone.startswith("vgg"):
         if spec.stride_in_1x1:
             raise ValueError(f"stride_in_1x1 is for bottlenecks; {spec.backbone} has none")
-        return NETWORKS[spec.backbone](width=spec.width, dropout=spec.dropout)
-    return NETWORKS[spec.backbone](width=spec.width, stride_in_1x1=spec.stride_in_1x1)
+        return build(spec.backbone, width=spec.width, dropout=spec.dropout)
+    stride = {"stride_in_1x1": True} if spec.stride_in_1x1 else {}
+    return build(spec.backbone, width=spec.width, **stride)
 
 
 def _cut(network: Backbone, spec: DetectorSpec) -> Cut:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from backbones import CAFFE_BGR, FrozenBatchNorm2d
-from detection.model.build import NETWORKS, DetectorSpec, faster_rcnn
+from backbones.catalogue import IMAGENET
+from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.pooling import RoIAlign, RoIPool
 from detection.model.roi_head import DetectionSelection
 from detection.model.rpn import ProposalSelection
@@ -17,11 +18,11 @@ def build(classes: int = 3, **spec: object):
 
 
 @pytest.mark.parametrize("pyramid", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", IMAGENET)
 def test_every_network_builds(name, pyramid):
     detector = build(backbone=name, pyramid=pyramid)
     assert detector.training
-    first = 2 if name == "vgg16" else 4
+    first = 2 if name.startswith("vgg") else 4
     strides = tuple(first << level for level in range(5)) if pyramid else (16,)
     assert detector.rpn.anchors.strides == strides
     assert detector.rpn.anchors.per_position == (3 if pyramid else 9)

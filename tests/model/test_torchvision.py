@@ -27,15 +27,9 @@ from detection.model.matching import NEGATIVE, POSITIVE, Sample, Sampler
 from detection.model.roi_head import DetectionSelection
 from detection.model.rpn import ProposalSelection
 from detection.structures import Batch
-from resdet.tools.benchmarks.peer import PREFIXES
+from resdet.tools.benchmarks.peer import PREFIXES, theirs_name
 
 TRAINED_ANCHORS, TRAINED_REGIONS = (512, 0.5), (32, 0.25)
-
-
-def peer_name(name: str) -> str:
-    """Torchvision's name of one of our parameters."""
-    prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
-    return PREFIXES[prefix] + name.removeprefix(prefix)
 
 
 def peer_value(name: str, value: Tensor) -> Tensor:
@@ -124,7 +118,7 @@ def peer_of(detector: FasterRCNN) -> GeneralizedRCNN:
     transform = GeneralizedRCNNTransform(0, 0, [], [])
     peer = GeneralizedRCNN(backbone, rpn, roi_heads, transform).double().eval()
     own = {
-        peer_name(name).replace("backbone.", "backbone.0."): peer_value(name, value)
+        theirs_name(name).replace("backbone.", "backbone.0."): peer_value(name, value)
         for name, value in detector.state_dict().items()
     }
     peer.load_state_dict(own)
@@ -201,7 +195,7 @@ def test_losses_and_gradients(pair, make_batch, make_target, objects):
     sum(wanted).backward()
     peer_gradients = {name: value.grad for name, value in peer.named_parameters()}
     for name, parameter in detector.named_parameters():
-        theirs = peer_gradients[peer_name(name).replace("backbone.", "backbone.0.")]
+        theirs = peer_gradients[theirs_name(name).replace("backbone.", "backbone.0.")]
         scale = theirs.abs().max().item()
         assert scale > 0 or (".deltas." in name and not any(objects))
         torch.testing.assert_close(

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,6 @@ CRITERION = Criterion(
     ProposalSelection(before_nms=1000, after_nms=300, min_side=1e-3),
 )
 SCHEDULE = Schedule(
-    lr_per_16_images=0.04,
     weight_decay=0.0001,
     bias_lr_factor=1.0,
     milestones=(0.75,),
@@ -70,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long-side", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=0.04, help="learning rate per 16 images")
+    parser.add_argument(
+        "--batch-norm", choices=("frozen", "trained"), default="frozen", help="of conv5_x"
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -83,6 +87,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "subject": f"accuracy on {Path(options.data).name}, {options.train} to {options.val}",
         "epochs": options.epochs,
         "sides": [options.short_side, options.long_side],
+        "lr_per_16_images": options.lr,
+        "batch_norm": options.batch_norm,
         "runs": runs,
     }
     for figure in ("voc07", "voc10", "ap", "ap50"):
@@ -114,8 +120,10 @@ def _both(options: argparse.Namespace, seed: int, bar: Progress) -> Iterable[dic
     )
     torch.manual_seed(seed)
     fresh = ("layer4", "fc")
-    ours = faster_rcnn(len(data.labels.names), SPEC, weights=str(options.weights), fresh=fresh)
-    peer = twin(ours, SPEC, CRITERION)
+    spec = replace(SPEC, batch_norm=options.batch_norm)
+    schedule = replace(SCHEDULE, lr_per_16_images=options.lr)
+    ours = faster_rcnn(len(data.labels.names), spec, weights=str(options.weights), fresh=fresh)
+    peer = twin(ours, spec, CRITERION)
     freeze_alike(ours, peer)
     sides: dict[str, tuple[nn.Module, Step, Detect]] = {
         "ours": (ours, lambda *pair: torch.stack(CRITERION(ours, *pair)).sum(), ours),
@@ -128,7 +136,7 @@ def _both(options: argparse.Namespace, seed: int, bar: Progress) -> Iterable[dic
     for name, (model, step, detect) in sides.items():
         torch.manual_seed(seed)
         started = time.perf_counter()
-        _train(model.train(), step, data, options.epochs, bar, f"{name}, seed {seed}")
+        _train(model.train(), step, data, schedule, options.epochs, bar, f"{name}, seed {seed}")
         seconds = time.perf_counter() - started
         model.eval()
         yield {
@@ -140,12 +148,18 @@ def _both(options: argparse.Namespace, seed: int, bar: Progress) -> Iterable[dic
 
 
 def _train(
-    model: nn.Module, step: Step, data: DetectionData, epochs: int, bar: Progress, title: str
+    model: nn.Module,
+    step: Step,
+    data: DetectionData,
+    schedule: Schedule,
+    epochs: int,
+    bar: Progress,
+    title: str,
 ) -> None:
     loader = data.train_dataloader()
-    optimizer = SCHEDULE.optimizer(model, data.batch_size)
+    optimizer = schedule.optimizer(model, data.batch_size)
     steps = epochs * len(loader)
-    scheduler = SCHEDULE.scheduler(optimizer, steps)
+    scheduler = schedule.scheduler(optimizer, steps)
     task = bar.add_task(title, total=steps)
     for epoch in range(epochs):
         loader.batch_sampler.seek(epoch * len(loader))

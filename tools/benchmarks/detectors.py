@@ -18,7 +18,7 @@ from detection.model.matching import NEGATIVE, POSITIVE, Sample, Sampler
 from detection.model.roi_head import DetectionSelection, with_image_index
 from detection.model.rpn import ProposalSelection
 from detection.structures import Batch, Target
-from resdet.tools.benchmarks.peer import PREFIXES, theirs, twin
+from resdet.tools.benchmarks.peer import theirs, theirs_name, twin
 
 CLASSES = 80
 # torchvision derives strides from the grid; on multiples of 64 they are the true ones.
@@ -106,12 +106,6 @@ def freeze_alike(ours: FasterRCNN, peer: TorchvisionFasterRCNN) -> None:
     frozen = {theirs_name(name) for name, p in ours.named_parameters() if not p.requires_grad}
     for name, parameter in peer.named_parameters():
         parameter.requires_grad_(name not in frozen)
-
-
-def theirs_name(name: str) -> str:
-    """Returns torchvision's name of a parameter of ours."""
-    prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
-    return PREFIXES[prefix] + name.removeprefix(prefix)
 
 
 @torch.no_grad()

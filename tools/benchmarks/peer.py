@@ -19,6 +19,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+import backbones
 from detection.model.build import DetectorSpec
 from detection.model.criterion import Criterion
 from detection.model.faster_rcnn import FasterRCNN
@@ -48,8 +49,7 @@ def twin(detector: FasterRCNN, spec: DetectorSpec, criterion: Criterion) -> Torc
     Returns:
         The twin, in training mode.
     """
-    norm = FrozenBatchNorm2d if spec.batch_norm == "frozen" else nn.BatchNorm2d
-    network = getattr(torchvision.models, spec.backbone)(weights=None, norm_layer=norm)
+    network = getattr(torchvision.models, spec.backbone)(weights=None)
     backbone, head = _pyramid(network) if spec.pyramid else _cut(network)
     levels = [str(index) for index in range(len(detector.roi_head.pool.strides))]
     pool = MultiScaleRoIAlign(levels, detector.roi_head.pool.size, 2)
@@ -80,20 +80,31 @@ def twin(detector: FasterRCNN, spec: DetectorSpec, criterion: Criterion) -> Torc
     )
     model.transform.resize = lambda image, target: (image, target)
     model.rpn.min_size = spec.proposals.min_side
+    _freeze_norms(detector, model)
     model.load_state_dict(theirs(detector.state_dict()))
     return model
+
+
+def theirs_name(name: str) -> str:
+    """Returns torchvision's name of a parameter or layer of ours."""
+    prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
+    return PREFIXES[prefix] + name.removeprefix(prefix)
 
 
 def theirs(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames the entries of our detector's state dict to torchvision's; background box is 0."""
     renamed = {}
     for name, value in state.items():
-        prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
-        mapped = PREFIXES[prefix] + name.removeprefix(prefix)
-        background = torch.zeros_like(value[:4])
-        box = prefix == "roi_head.deltas."
-        renamed[mapped] = torch.cat((background, value)) if box else value
+        box = name.startswith("roi_head.deltas.")
+        mapped = torch.cat((torch.zeros_like(value[:4]), value)) if box else value
+        renamed[theirs_name(name)] = mapped
     return renamed
+
+
+def _freeze_norms(detector: FasterRCNN, model: nn.Module) -> None:
+    for name, layer in detector.named_modules():
+        if isinstance(layer, backbones.FrozenBatchNorm2d):
+            model.set_submodule(theirs_name(name), FrozenBatchNorm2d(len(layer.weight), layer.eps))
 
 
 def _constants(spec: DetectorSpec, criterion: Criterion) -> dict[str, float]:

@@ -97,3 +97,84 @@ def test_any_depths():
     network = ResNet(BasicBlock, (1, 1), width=4, num_classes=3)
     assert list(network(torch.zeros(2, 3, 32, 32))) == ["c2", "c3"]
     assert network.architecture is None
+
+
+def test_shortcut_a_subsamples_and_pads_with_zeros():
+    network = ResNet(BasicBlock, (1, 1), width=2, num_classes=3, shortcut="A")
+    x = torch.randn(1, 2, 5, 6)
+    expected = torch.zeros(1, 4, 3, 3)
+    expected[:, :2] = x[:, :, ::2, ::2]
+    assert torch.equal(network.layer2[0].downsample(x), expected)
+    assert network.layer1[0].downsample is None
+    assert not list(network.layer2[0].downsample.parameters())
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "projections"),
+    # ResNet-34: its stages have 3, 4, 6 and 3 blocks, and three of them change the shape.
+    [("A", 0), ("B", 3), ("C", 16), (None, 0)],
+)
+def test_projections_of_each_shortcut(shortcut, projections):
+    with torch.device("meta"):
+        network = ResNet(BasicBlock, (3, 4, 6, 3), shortcut=shortcut)
+    convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert sum(conv.kernel_size == (1, 1) for conv in convs) == projections
+    assert sum(conv.kernel_size != (1, 1) for conv in convs) == 33
+
+
+@pytest.mark.parametrize("build", [backbones.plain18, backbones.plain34])
+def test_a_plain_network_is_its_layers_in_a_row(build, randomise):
+    network = randomise(build(width=4, num_classes=3))
+    x = images = torch.randn(2, 3, 64, 64)
+    pairs = [("conv1", "bn1")] + [
+        (name, name.replace("conv", "bn"))
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d) and name.startswith("layer")
+    ]
+    for conv, norm in pairs:
+        x = network.get_submodule(norm)(network.get_submodule(conv)(x)).relu()
+        if conv == "conv1":
+            x = nn.functional.max_pool2d(x, 3, 2, 1)
+    assert torch.equal(x, list(network(images).values())[-1])
+
+
+def test_a_plain_network_has_the_names_of_its_residual_twin():
+    with torch.device("meta"):
+        plain, residual = backbones.plain34(), backbones.resnet34()
+    rest = residual.state_dict().keys() - plain.state_dict().keys()
+    assert all(".downsample." in name for name in rest)
+    assert plain.state_dict().keys() < residual.state_dict().keys()
+
+
+def test_zero_init_residual_would_silence_a_plain_network():
+    with pytest.raises(ValueError, match="zero_init_residual needs shortcuts"):
+        ResNet(BasicBlock, (1, 1), shortcut=None, zero_init_residual=True)
+
+
+@pytest.mark.parametrize("side", [224, 225, 226, 227])
+def test_caffes_pool_rounds_up(side):
+    # Caffe: ceil((n - 3) / 2) + 1 cells of conv1's n, windows that start at the first cell.
+    network = backbones.caffe_resnet50(width=4)
+    x = torch.randn(1, 4, (side + 1) // 2, 5)
+    pooled = network.maxpool(x)
+    assert pooled.shape[2] == -((x.shape[2] - 3) // -2) + 1
+    assert torch.equal(pooled[:, :, 0, 0], x[:, :, :3, :3].amax((2, 3)))
+    assert torch.equal(pooled[:, :, -1, -1], x[:, :, 2 * pooled.shape[2] - 2 :, 2:].amax((2, 3)))
+
+
+def test_caffe_networks_are_the_released_prototxts():
+    with torch.device("meta"):
+        networks = [getattr(backbones, f"caffe_resnet{n}")() for n in (50, 101, 152)]
+    assert [network.conv1.bias is not None for network in networks] == [True, False, False]
+    for network in networks:
+        assert network.preprocessing == backbones.CAFFE_BGR
+        assert network.stride_in_1x1
+        assert network.layer2[0].conv1.stride == network.layer2[0].downsample[0].stride == (2, 2)
+        assert network.layer2[0].conv2.stride == (1, 1)
+        assert network.bn1.eps == 1e-5
+        assert network.architecture is None
+
+
+def test_a_grey_image_is_refused():
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+        backbones.resnet18(width=4)(torch.zeros(1, 1, 64, 64))

@@ -6,8 +6,16 @@ import torchvision
 
 import backbones
 
+# torchvision's published parameter counts
+PARAMETERS = {
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+}
 
-@pytest.mark.parametrize(("name", "count"), [("vgg16", 138_357_544), ("vgg19", 143_667_240)])
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
 def test_same_names_shapes_and_number_of_parameters(name, count):
     with torch.device("meta"):
         ours = getattr(backbones, name)()
@@ -39,3 +47,38 @@ def test_logits_features_and_gradients_equal_torchvisions():
 def test_dropout_is_the_constructors():
     network = backbones.vgg16(width=8, dropout=0.25)
     assert [network.classifier[i].p for i in (2, 5)] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_equals_torchvisions(training, randomise):
+    theirs = randomise(torchvision.models.vgg16_bn(num_classes=10, init_weights=False, dropout=0.0))
+    with torch.device("meta"):
+        ours = backbones.vgg16_bn(num_classes=10, dropout=0.0)
+    state = {key: value.clone() for key, value in theirs.state_dict().items()}
+    ours.load_state_dict(state, assign=True)
+    theirs.train(training)
+    ours.train(training)
+    mine = torch.randn(2, 3, 32, 32, requires_grad=True)
+    other = mine.detach().clone().requires_grad_()
+    ours_out, theirs_out = ours.logits(mine), theirs(other)
+    ours_out.sum().backward()
+    theirs_out.sum().backward()
+    assert (ours_out - theirs_out).abs().max() == 0.0
+    assert (mine.grad - other.grad).abs().max() == 0.0
+
+
+def test_batch_norm_folds(randomise):
+    network = randomise(backbones.vgg19_bn(width=8, num_classes=10)).double()
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    expected = [*network(images).values(), network.logits(images)]
+    network.freeze(5)
+    called = []
+    for layer in network.modules():
+        if isinstance(layer, backbones.FrozenBatchNorm2d):
+            layer.register_forward_hook(lambda *_: called.append(1))
+    for got, value in zip(
+        [*network(images).values(), network.logits(images)], expected, strict=True
+    ):
+        torch.testing.assert_close(got, value, rtol=1e-12, atol=1e-12)
+    assert not called
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())

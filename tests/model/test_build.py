@@ -49,7 +49,7 @@ def test_the_pyramid_has_torchvisions_number_of_parameters():
 
 
 def test_a_wrong_name_lists_the_right_ones():
-    with pytest.raises(ValueError, match=r"unknown backbone 'resnet20'.*'resnet18'.*'vgg16'"):
+    with pytest.raises(ValueError, match=r"unknown backbone 'resnet20'.*resnet18.*vgg16"):
         build(backbone="resnet20")
 
 

@@ -55,6 +55,7 @@ ALLOWED = {
         MODEL + "roi_head",
         MODEL + "faster_rcnn",
     ),
+    MODEL + "complexity": ("backbones", MODEL + "faster_rcnn"),
     "detection.data": ("detection.structures",),
     "detection.evaluation": ("detection.structures",),
     "detection.inference": (

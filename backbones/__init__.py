@@ -22,8 +22,9 @@ from backbones.resnet import (
     resnet101,
     resnet152,
 )
+from backbones.statistics import estimate_statistics
 from backbones.vgg import VGG, vgg16, vgg16_bn, vgg19, vgg19_bn
-from backbones.weights import load_weights
+from backbones.weights import Weights, load_weights, read_weights, save_weights
 
 __all__ = [
     "CAFFE_BGR",
@@ -41,6 +42,7 @@ __all__ = [
     "ResNet",
     "Shortcut",
     "Stem",
+    "Weights",
     "build",
     "caffe_resnet50",
     "caffe_resnet101",
@@ -49,16 +51,19 @@ __all__ = [
     "cifar_resnet",
     "conv_norm",
     "cut",
+    "estimate_statistics",
     "freeze_batch_norm",
     "load_weights",
     "plain18",
     "plain34",
     "pyramid",
+    "read_weights",
     "resnet18",
     "resnet34",
     "resnet50",
     "resnet101",
     "resnet152",
+    "save_weights",
     "vgg16",
     "vgg16_bn",
     "vgg19",

@@ -152,7 +152,7 @@ def vgg19_bn(**options: Unpack[VGGOptions]) -> VGG:
 
 def _outputs(layers: nn.Sequential, ends: Sequence[int], x: Tensor) -> list[Tensor]:
     """Outputs of the layers at ``ends``, in that order; none after the last of them runs."""
-    outputs = dict[int, Tensor]()
+    outputs: dict[int, Tensor] = {}
     walk = [*islice(layers, max(ends) + 1), None]
     for i, (layer, after) in enumerate(pairwise(walk)):
         if isinstance(layer, nn.Conv2d) and isinstance(after, _NORMS):

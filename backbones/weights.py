@@ -1,61 +1,181 @@
-"""Loading of pre-trained weights: strict, and data only (``weights_only=True``)."""
+"""Pre-trained weights: what they expect comes with them, and all of them fit or none is loaded."""
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 import torchvision.models
-from safetensors.torch import load_file
 from torch import Tensor
 
 from backbones.base import Backbone
+from backbones.download import fetch, is_address
 from backbones.preprocessing import Preprocessing
+from backbones.weight_files import SUFFIXES, read_tensors, write_tensors
 
 _COUNTER = ".num_batches_tracked"
 
 
+class Weights(NamedTuple):
+    """Weights under our names (torchvision's), and what they expect.
+
+    Attributes:
+        state: tensors by name.
+        preprocessing: what an image must look like; None where the source does not say.
+        stride_in_1x1: where bottlenecks have their stride; None without bottlenecks, or where the
+            source does not say.
+    """
+
+    state: dict[str, Tensor]
+    preprocessing: Preprocessing | None = None
+    stride_in_1x1: bool | None = None
+
+
 def load_weights(
-    network: Backbone, source: str | Path, fresh: Iterable[str] = ()
+    network: Backbone,
+    source: str | Path | Weights,
+    fresh: Iterable[str] = (),
+    unused: Iterable[str] = (),
 ) -> tuple[str, ...]:
     """Load weights in place, all of them or none.
 
-    Batch norm's ``num_batches_tracked`` may be absent or left over. Weights by name also set
-    ``network.preprocessing``; for a file it is the network's own.
+    Batch norm's ``num_batches_tracked`` may be absent or left over. What the weights say of the
+    preprocessing becomes ``network.preprocessing``; where they do not say, it stays.
 
     Args:
         network: what to fill.
-        source: a .pth, .pt or .safetensors file that holds a state dict, or the name of
-            torchvision's weights for ``network.architecture``, such as "IMAGENET1K_V1", which are
-            downloaded and checked against their hash.
+        source: a .safetensors, .pth or .pt file that holds a state dict; the address of one, with
+            its hash (see ``download.fetch``); the name of torchvision's weights for
+            ``network.architecture``, such as "IMAGENET1K_V1"; or ``Weights``.
         fresh: prefixes of layers whose weights may be absent or non-finite (torchvision's marker
             for a classifier that was not trained) and then keep their initialisation; those of
             ``network.head`` may also have other shapes.
+        unused: patterns of names that are left out of the source: a plain network takes its
+            residual twin's weights with ``["*.downsample.*"]``.
 
     Returns:
         The names of the parameters and buffers that kept their initialisation.
 
     Raises:
-        ValueError: the source is unreadable, not a state dict, unknown, or does not fit; the
-            message lists every name that is missing, unexpected, of another shape or non-finite.
+        ValueError: the source is unreadable, not a state dict, unknown, of another stride
+            position, or does not fit; the message lists every name that is missing, unexpected, of
+            another shape or non-finite.
         OSError: the file or the address cannot be opened.
     """
-    if Path(source).suffix in (".pth", ".pt", ".safetensors"):
-        state, preprocessing = _read(Path(source)), network.preprocessing
-    else:
-        state, preprocessing = _download(network, str(source))
+    weights = source if isinstance(source, Weights) else _find(network, source)
+    title = "the weights" if isinstance(source, Weights) else str(source)
+    _check_stride(network, weights.stride_in_1x1, title)
     own = network.state_dict()
     fresh = tuple(fresh)
     for prefix in fresh:
         if not any(_under(name, prefix) for name in own):
-            raise ValueError(f"fresh: {_title(network)} has no layer {prefix!r}")
+            raise ValueError(f"fresh: {network_title(network)} has no layer {prefix!r}")
+    state = _without(weights.state, tuple(unused), title)
     problems, kept = _compare(own, state, fresh, network.head)
     if problems:
-        raise ValueError("\n  ".join([f"{source} does not fit {_title(network)}:", *problems]))
+        raise ValueError(
+            "\n  ".join([f"{title} does not fit {network_title(network)}:", *problems])
+        )
     network.load_state_dict(
         own | {name: state[name] for name in own.keys() & state.keys() - {*kept}}
     )
-    network.preprocessing = preprocessing
+    network.preprocessing = weights.preprocessing or network.preprocessing
     return kept
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read a file of weights, as data and never as code.
+
+    Args:
+        path: a .safetensors, .pth or .pt file.
+
+    Returns:
+        Its tensors, and what ``save_weights`` wrote beside them, if it did.
+
+    Raises:
+        ValueError: it is not readable or not a state dict.
+        OSError: it cannot be opened.
+    """
+    state, notes = read_tensors(Path(path))
+    try:
+        preprocessing = notes.get("preprocessing")
+        if preprocessing is not None:
+            order, scale, mean, std = preprocessing
+            preprocessing = Preprocessing(order, scale, tuple(mean), tuple(std))
+        return Weights(state, preprocessing, notes.get("stride_in_1x1"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its preprocessing is not one: {error}") from error
+
+
+def save_weights(network: Backbone, path: str | Path) -> None:
+    """Write a network's weights and what they expect; a reader sees all of the file or nothing.
+
+    Args:
+        network: whose weights.
+        path: a .safetensors file; an existing one is replaced.
+
+    Raises:
+        ValueError: the file's name ends otherwise.
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a name that ends in .safetensors")
+    stride = getattr(network, "stride_in_1x1", None)
+    write_tensors(
+        path,
+        network.state_dict(),
+        {"preprocessing": list(network.preprocessing), "stride_in_1x1": stride},
+    )
+
+
+def network_title(network: Backbone) -> str:
+    """The network's name in messages."""
+    return network.architecture or type(network).__name__
+
+
+def _find(network: Backbone, source: str | Path) -> Weights:
+    if is_address(str(source)):
+        return read_weights(fetch(str(source)))
+    if Path(source).suffix in SUFFIXES:
+        return read_weights(source)
+    if network.architecture is None:
+        raise ValueError(f"{source}: expected a weights file, torchvision has no such network")
+    published = torchvision.models.get_model_weights(network.architecture)
+    if source not in published.__members__:
+        raise ValueError(
+            f"expected a file ({', '.join(SUFFIXES)}), an address or one of "
+            f"{list(published.__members__)} for {network.architecture}, got {str(source)!r}"
+        )
+    entry = published[source]
+    # Torchvision has bottlenecks' stride in the 3×3; before a download that could not serve.
+    _check_stride(network, False, str(source))
+    transform = entry.transforms()
+    preprocessing = Preprocessing("rgb", 1 / 255, tuple(transform.mean), tuple(transform.std))
+    return Weights(read_weights(fetch(entry.url)).state, preprocessing)
+
+
+def _check_stride(network: Backbone, expected: bool | None, title: str) -> None:
+    got = getattr(network, "stride_in_1x1", None)
+    if None not in (expected, got) and expected != got:
+        first, then = ("first 1×1", "3×3") if expected else ("3×3", "first 1×1")
+        raise ValueError(
+            f"{title} does not fit {network_title(network)}: the weights were trained with the "
+            f"stride in the {first} convolution, the network has it in the {then} (stride_in_1x1)"
+        )
+
+
+def _without(
+    state: Mapping[str, Tensor], patterns: tuple[str, ...], title: str
+) -> Mapping[str, Tensor]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in state):
+            raise ValueError(f"unused: {title} has no name like {pattern!r}")
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if not any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
 
 
 def _compare(
@@ -87,44 +207,5 @@ def _compare(
     return problems, tuple(kept)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # each format raises its own kinds
-        raise ValueError(f"{path}: not readable as {path.suffix} weights: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-        got = list(state)[:5] if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"{path}: expected a state dict, names to tensors, got {got}")
-    return state
-
-
-def _download(network: Backbone, name: str) -> tuple[dict[str, Tensor], Preprocessing]:
-    if getattr(network, "stride_in_1x1", False):
-        raise ValueError(
-            f"{name} does not fit {_title(network)}: torchvision's weights were trained with the "
-            "stride in the 3×3 convolution, the network has it in the first 1×1 (stride_in_1x1)"
-        )
-    if network.architecture is None:
-        raise ValueError(f"{name}: expected a weights file, torchvision has no such network")
-    published = torchvision.models.get_model_weights(network.architecture)
-    if name not in published.__members__:
-        raise ValueError(
-            f"expected a .pth, .pt or .safetensors file or one of {list(published.__members__)} "
-            f"for {network.architecture}, got {name!r}"
-        )
-    transform = published[name].transforms()
-    preprocessing = Preprocessing("rgb", 1 / 255, tuple(transform.mean), tuple(transform.std))
-    return published[name].get_state_dict(progress=False, check_hash=True), preprocessing
-
-
 def _under(name: str, prefix: str) -> bool:
     return f"{name}.".startswith(f"{prefix}.")
-
-
-def _title(network: Backbone) -> str:
-    return network.architecture or type(network).__name__

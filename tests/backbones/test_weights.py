@@ -7,7 +7,15 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights, VGG16_Weights
 
 import backbones
-from backbones import IMAGENET_RGB, load_weights
+from backbones import (
+    IMAGENET_RGB,
+    Weights,
+    download,
+    load_weights,
+    read_weights,
+    save_weights,
+    weights,
+)
 
 
 def equal(network, state):
@@ -114,26 +122,82 @@ def test_files_are_data_never_code(network, tmp_path):
         load_weights(network, path)
 
 
-def test_a_checkpoint_around_a_state_dict_is_refused(state, network, tmp_path):
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_common_wrappings_are_taken_off(wrapper, state, network, tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save({"state_dict": dict(state), "epoch": 3}, path)
-    with pytest.raises(ValueError, match=r"expected a state dict.*\['state_dict', 'epoch'\]"):
+    parallel = {f"module.{name}": value for name, value in state.items()}
+    torch.save({wrapper: parallel, "epoch": 3}, path)
+    assert load_weights(network, path) == ()
+    assert equal(network, state)
+
+
+def test_another_checkpoint_around_a_state_dict_is_refused(state, network, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"ema": dict(state), "epoch": 3}, path)
+    with pytest.raises(ValueError, match=r"expected a state dict.*\['ema', 'epoch'\]"):
         load_weights(network, path)
 
 
-def test_weights_by_name_come_checked_and_with_their_preprocessing(monkeypatch):
+def test_a_pickle_is_refused(network, tmp_path):
+    (tmp_path / "R-50.pkl").write_bytes(b"\x80\x02}.")
+    with pytest.raises(ValueError, match=r"expected a file that ends in.*backbones\.convert"):
+        read_weights(tmp_path / "R-50.pkl")
+
+
+def test_saved_weights_say_what_they_expect(randomise, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    network = randomise(backbones.caffe_resnet50(width=8, num_classes=5))
+    network.freeze(2)
+    network.to(memory_format=torch.channels_last)
+    save_weights(network, path)
+    found = read_weights(path)
+    assert found.preprocessing == backbones.CAFFE_BGR
+    assert found.stride_in_1x1 is True
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+    other = backbones.caffe_resnet50(width=8, num_classes=5, preprocessing=IMAGENET_RGB)
+    assert load_weights(other, path) == ()
+    assert other.preprocessing == backbones.CAFFE_BGR
+    other.freeze(2)
+    assert equal(other, network.state_dict())
+    elsewhere = backbones.resnet50(width=8, num_classes=5)
+    with pytest.raises(ValueError, match=r"stride in the first 1×1 convolution.*in the 3×3"):
+        load_weights(elsewhere, path)
+    with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+        save_weights(network, tmp_path / "weights.pth")
+
+
+def test_broken_notes_are_named(state, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(dict(state), path, {"resdet": '{"preprocessing": [1, 2]}'})
+    with pytest.raises(ValueError, match=r"weights\.safetensors: its preprocessing is not one"):
+        read_weights(path)
+    save_file(dict(state), path, {"resdet": "[]"})
+    with pytest.raises(ValueError, match=r"weights\.safetensors: not readable"):
+        read_weights(path)
+
+
+def test_a_plain_network_takes_its_residual_twins_weights(randomise):
+    twin = randomise(backbones.resnet18(width=8, num_classes=5))
+    plain = backbones.plain18(width=8, num_classes=5)
+    source = Weights(twin.state_dict())
+    with pytest.raises(ValueError, match=r"unexpected: layer2\.0\.downsample\.0\.weight"):
+        load_weights(plain, source)
+    assert load_weights(plain, source, unused=["*.downsample.*"]) == ()
+    assert equal(plain, twin.state_dict())
+    with pytest.raises(ValueError, match=r"unused: the weights has no name like 'conv9\.\*'"):
+        load_weights(plain, source, unused=["conv9.*"])
+
+
+def test_weights_by_name_come_checked_and_with_their_preprocessing(monkeypatch, tmp_path):
     published = backbones.vgg16(width=8).state_dict()
     for name in published:
         if name.startswith("classifier"):
             published[name].fill_(torch.nan)  # as in torchvision's IMAGENET1K_FEATURES
-
+    torch.save(dict(published), tmp_path / "features.pth")
     asked = []
-
-    def download(self, *_, **options):
-        asked.append((self, options["check_hash"]))
-        return published
-
-    monkeypatch.setattr(VGG16_Weights, "get_state_dict", download)
+    monkeypatch.setattr(
+        weights, "fetch", lambda url: asked.append(url) or tmp_path / "features.pth"
+    )
     network = backbones.vgg16(width=8)
     with pytest.raises(ValueError, match=r"non-finite: classifier.0.weight"):
         load_weights(network, "IMAGENET1K_FEATURES")
@@ -143,7 +207,21 @@ def test_weights_by_name_come_checked_and_with_their_preprocessing(monkeypatch):
     assert torch.equal(network.features[0].weight, published["features.0.weight"])
     # torchvision's documentation: the original input scale, means subtracted, no deviation.
     assert network.preprocessing.std == pytest.approx((1 / 255,) * 3)
-    assert asked == [(VGG16_Weights.IMAGENET1K_FEATURES, True)] * 2
+    assert asked == [VGG16_Weights.IMAGENET1K_FEATURES.url] * 2
+
+
+def test_an_address_is_fetched(monkeypatch, state, network, tmp_path):
+    torch.save(dict(state), tmp_path / "mine.pth")
+    monkeypatch.setattr(weights, "fetch", lambda url: tmp_path / url.rsplit("/", 1)[1])
+    assert load_weights(network, "https://example.org/mine.pth") == ()
+    assert equal(network, state)
+
+
+@pytest.mark.parametrize("entry", [*ResNet50_Weights, *VGG16_Weights])
+def test_torchvisions_addresses_say_their_hash(entry):
+    _, name, digits = download._parse(entry.url, None)
+    assert name.endswith(f"-{digits}.pth")
+    assert len(digits) == 8
 
 
 def test_a_wrong_name_lists_the_right_ones(network):
@@ -160,7 +238,7 @@ def test_a_wrong_name_lists_the_right_ones(network):
 def test_torchvisions_weights_are_refused_by_the_other_stride_position():
     with torch.device("meta"):
         network = backbones.resnet50(stride_in_1x1=True)
-    with pytest.raises(ValueError, match="stride in the 3×3"):
+    with pytest.raises(ValueError, match=r"stride in the 3×3 convolution.*in the first 1×1"):
         load_weights(network, "IMAGENET1K_V1")
 
 

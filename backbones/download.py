@@ -17,15 +17,19 @@ from filelock import FileLock
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
 
+Progress = Callable[[int, int | None], None]
+"""Told how many bytes of a file are here, and of how many, None where the server does not say."""
+
 
 def fetch(
     url: str,
-    sha256: str | None = None,
     folder: str | Path | None = None,
+    sha256: str | None = None,
     *,
-    attempts: int = 4,
+    attempts: int = 3,
     timeout: float = 30.0,
     wait: float = 1.0,
+    progress: Progress | None = None,
 ) -> Path:
     """Fetch a file, unless it is there.
 
@@ -35,12 +39,14 @@ def fetch(
 
     Args:
         url: http or https. A fragment ``#sha256=…`` is the file's hash, as in pip.
+        folder: where the file is kept; torchvision's own cache when None. A name without the hash,
+            which other files may have too, is given its first eight digits.
         sha256: the file's hash in hexadecimal digits, or the first eight or more of them. Taken
             from the fragment, or from a name such as ``resnet50-0676ba61.pth``, when None.
-        folder: where the file is kept; torchvision's own cache when None.
         attempts: how often a server is asked that fails or breaks off.
         timeout: seconds without an answer after which the connection counts as broken.
         wait: seconds before the second attempt, doubled for each one after it.
+        progress: called whenever bytes have arrived.
 
     Returns:
         The file.
@@ -52,25 +58,21 @@ def fetch(
     """
     address, name, expected = _parse(url, sha256)
     folder = Path(torch.hub.get_dir(), "checkpoints") if folder is None else Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     target, part = folder / name, folder / f"{name}.part"
-    with FileLock(f"{target}.lock"):
-        if target.is_file():
-            _check(target, expected)
-            return target
-        try:
-            _persist(lambda: _transfer(address, part, timeout), attempts, wait)
-        except (OSError, HTTPException) as error:
-            raise OSError(
-                f"{address} could not be fetched: {error or type(error).__name__}; "
-                f"without a network, put the file at {target}"
-            ) from error
-        try:
-            _check(part, expected)
-        except ValueError:
-            part.unlink()
-            raise
-        part.replace(target)
+    try:
+        if not target.is_file():  # what is there needs no lock: its folder may be read-only
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock"):
+                if not target.is_file():
+                    _persist(lambda: _transfer(address, part, timeout, progress), attempts, wait)
+                    _accept(part, expected, address).replace(target)
+                    return target
+    except (OSError, HTTPException) as error:
+        raise OSError(
+            f"{address} could not be fetched: {error or type(error).__name__}; "
+            f"without a network, put the file at {target}"
+        ) from error
+    _check(target, expected, f"{target}, which may be removed and fetched again")
     return target
 
 
@@ -80,7 +82,7 @@ def is_address(source: str) -> bool:
 
 
 def _parse(url: str, sha256: str | None) -> tuple[str, str, str]:
-    """The address without its fragment, the file's name and its hash, in lower case."""
+    """The address without its fragment, the name to keep the file by and its hash."""
     parts = urlsplit(url)
     name = Path(unquote(parts.path)).name
     if not is_address(url) or not name:
@@ -94,6 +96,8 @@ def _parse(url: str, sha256: str | None) -> tuple[str, str, str]:
             f"{url}: expected its sha256, so that the file can be checked: append "
             f"#sha256=… with 8 to 64 hexadecimal digits; got {expected!r}"
         )
+    if expected[:8] not in name:
+        name = f"{Path(name).stem}-{expected[:8]}{Path(name).suffix}"
     return parts._replace(fragment="").geturl(), name, expected
 
 
@@ -110,7 +114,7 @@ def _persist(transfer: Callable[[], None], attempts: int, wait: float) -> None:
     return None
 
 
-def _transfer(address: str, part: Path, timeout: float) -> None:
+def _transfer(address: str, part: Path, timeout: float, progress: Progress | None) -> None:
     """Receive what is missing of a file.
 
     Raises:
@@ -122,20 +126,23 @@ def _transfer(address: str, part: Path, timeout: float) -> None:
         response: HTTPResponse = urlopen(request, timeout=timeout)
     except HTTPError as error:
         error.close()
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if start and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()  # it has all of the file or more; from the start, then
-            raise OSError(f"the server has no bytes from {start}") from error
+            return _transfer(address, part, timeout, progress)
         raise
     with response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
-        length = response.length
-        received = 0
+        received = start if resumed else 0
+        total = None if response.length is None else received + response.length
         with part.open("ab" if resumed else "wb") as file:
             for chunk in _chunks(response):
                 file.write(chunk)
                 received += len(chunk)
-    if length is not None and received < length:
-        raise OSError(f"the connection broke after {received} of {length} bytes")
+                if progress is not None:
+                    progress(received, total)
+    if total is not None and received < total:
+        raise OSError(f"the connection broke after {received} of {total} bytes")
+    return None
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
@@ -143,10 +150,19 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _check(file: Path, expected: str) -> None:
+def _accept(part: Path, expected: str, address: str) -> Path:
+    try:
+        _check(part, expected, address)
+    except ValueError:
+        part.unlink()
+        raise
+    return part
+
+
+def _check(file: Path, expected: str, title: str) -> None:
     with file.open("rb") as content:
         got = hashlib.file_digest(content, "sha256").hexdigest()
     if not got.startswith(expected):
         raise ValueError(
-            f"{file}: expected a file of sha256 {expected}, got {got[: len(expected)]}"
+            f"{title}: expected a file of sha256 {expected}, got {got[: len(expected)]}"
         )

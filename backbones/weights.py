@@ -1,9 +1,10 @@
 """Pre-trained weights: what they expect comes with them, and all of them fit or none is loaded."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torchvision.models
 from torch import Tensor
@@ -98,13 +99,11 @@ def read_weights(path: str | Path) -> Weights:
     """
     state, notes = read_tensors(Path(path))
     try:
-        preprocessing = notes.get("preprocessing")
-        if preprocessing is not None:
-            order, scale, mean, std = preprocessing
-            preprocessing = Preprocessing(order, scale, tuple(mean), tuple(std))
-        return Weights(state, preprocessing, notes.get("stride_in_1x1"))
+        return Weights(
+            state, *_expectations(notes.get("preprocessing"), notes.get("stride_in_1x1"))
+        )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its preprocessing is not one: {error}") from error
+        raise ValueError(f"{path}: expected save_weights' metadata, got {notes}") from error
 
 
 def save_weights(network: Backbone, path: str | Path) -> None:
@@ -137,7 +136,7 @@ def network_title(network: Backbone) -> str:
 def _find(network: Backbone, source: str | Path) -> Weights:
     if is_address(str(source)):
         return read_weights(fetch(str(source)))
-    if Path(source).suffix in SUFFIXES:
+    if isinstance(source, Path) or Path(source).suffix:  # no name of torchvision's has one
         return read_weights(source)
     if network.architecture is None:
         raise ValueError(f"{source}: expected a weights file, torchvision has no such network")
@@ -153,6 +152,21 @@ def _find(network: Backbone, source: str | Path) -> Weights:
     transform = entry.transforms()
     preprocessing = Preprocessing("rgb", 1 / 255, tuple(transform.mean), tuple(transform.std))
     return Weights(read_weights(fetch(entry.url)).state, preprocessing)
+
+
+def _expectations(
+    preprocessing: Sequence[Any] | None, stride_in_1x1: bool | None
+) -> tuple[Preprocessing | None, bool | None]:
+    """What ``save_weights`` wrote, whose shape is checked: a file may come from anywhere."""
+    if stride_in_1x1 not in (None, True, False):
+        raise ValueError(f"expected true, false or null, got {stride_in_1x1}")
+    if preprocessing is None:
+        return None, stride_in_1x1
+    order, scale, (*mean,), (*std,) = preprocessing
+    numbers = all(isfinite(number) for number in (scale, *mean, *std))
+    if order not in ("rgb", "bgr") or not numbers or not len(mean) == len(std) == 3 or 0 in std:
+        raise ValueError(f"expected an order, a scale, means and deviations, got {preprocessing}")
+    return Preprocessing(order, scale, tuple(mean), tuple(std)), stride_in_1x1
 
 
 def _check_stride(network: Backbone, expected: bool | None, title: str) -> None:
@@ -184,7 +198,7 @@ def _compare(
     """What does not fit, one line each, and which names stay as they are."""
     problems, kept = [], []
     for name, expected in own.items():
-        if name.endswith(_COUNTER):
+        if name.endswith(_COUNTER) and name not in state:
             continue
         shape, got = tuple(expected.shape), state.get(name)
         may_stay = any(_under(name, prefix) for prefix in fresh)

@@ -1,11 +1,15 @@
 """Downloads, from a server on this machine that misbehaves as servers do."""
 
 import hashlib
+import io
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
+from torchvision.models import ResNet18_Weights
 
+import backbones
 from backbones import download
 from backbones.download import fetch
 
@@ -93,19 +97,54 @@ def test_a_later_process_resumes(server, tmp_path):
 def test_a_server_without_ranges_starts_over(server, tmp_path):
     server.plan, server.ranges = [1000], False
     assert get(server.url(), tmp_path).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=1000-"]
 
 
 @pytest.mark.parametrize("excess", [b"", b"more"])
 def test_a_part_that_is_no_beginning_starts_over(server, tmp_path, excess):
     (tmp_path / f"net-{SHA[:8]}.pth.part").write_bytes(CONTENT + excess)
-    assert get(server.url(), tmp_path).read_bytes() == CONTENT
+    assert get(server.url(), tmp_path, attempts=1).read_bytes() == CONTENT
     assert server.asked == ["bytes=" + str(len(CONTENT + excess)) + "-", None]
 
 
 def test_a_failing_server_is_asked_again(server, tmp_path):
     server.plan = [503, 500, 0]
-    assert get(server.url(), tmp_path).read_bytes() == CONTENT
+    assert get(server.url(), tmp_path, attempts=4).read_bytes() == CONTENT
     assert len(server.asked) == 4
+
+
+def test_a_server_that_goes_on_failing_is_given_up(server, tmp_path):
+    server.plan = [503] * 4
+    with pytest.raises(OSError, match=r"503.*put the file at"):
+        get(server.url(), tmp_path)
+    assert len(server.asked) == 3
+
+
+def test_each_wait_is_twice_the_one_before(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    server.plan = [503, 503, 503]
+    fetch(server.url(), tmp_path, attempts=4)
+    assert waits == [1, 2, 4]
+
+
+def test_progress_counts_what_was_there(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "CHUNK", 4000)
+    server.plan, seen = [1000], []
+    get(server.url(), tmp_path, progress=lambda *count: seen.append(count))
+    assert seen == [(1000, 10240), (5000, 10240), (9000, 10240), (10240, 10240)]
+
+
+def test_a_file_that_is_there_needs_no_lock(server, tmp_path, monkeypatch):
+    path = get(server.url(), tmp_path)
+
+    def refuse(_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(download, "FileLock", refuse)
+    assert get(server.url(), tmp_path) == path
+    with pytest.raises(OSError, match=rf"{server.url()}.*read-only.*put the file at"):
+        get(server.url(), tmp_path / "other")
 
 
 def test_a_refusal_is_final_and_names_the_offline_path(server, tmp_path):
@@ -136,7 +175,8 @@ def test_another_file_is_refused(server, tmp_path, kept):
 
 def test_the_hash_may_stand_in_the_fragment_or_apart(server, tmp_path):
     url = server.url("plain", digits=0)
-    assert get(f"{url}#sha256={SHA}", tmp_path / "a").name == "plain.pth"
+    path = get(f"{url}#sha256={SHA}", tmp_path / "a")
+    assert path.name == f"plain-{SHA[:8]}.pth"
     assert get(url, tmp_path / "b", sha256=SHA.upper()).read_bytes() == CONTENT
     with pytest.raises(ValueError, match="expected a file of sha256"):
         get(url, tmp_path / "c", sha256="0" * 64)
@@ -148,6 +188,33 @@ def test_the_hash_may_stand_in_the_fragment_or_apart(server, tmp_path):
 def test_other_addresses_are_refused(url, tmp_path):
     with pytest.raises(ValueError, match="expected the address of a file by http or https"):
         get(url, tmp_path)
+
+
+def test_files_of_one_name_stand_beside_each_other(server, tmp_path):
+    url = server.url("model", ".safetensors", digits=0)
+    first = get(f"{url}#sha256={SHA}", tmp_path)
+    server.content = b"another"
+    second = get(f"{url}#sha256={hashlib.sha256(b'another').hexdigest()}", tmp_path)
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, b"another")
+
+
+def test_torchvisions_weights_come_from_their_address(server, tmp_path, monkeypatch, randomise):
+    published = randomise(backbones.resnet18(width=8))
+    file = io.BytesIO()
+    torch.save(dict(published.state_dict()), file)
+    server.content = file.getvalue()
+    digits = hashlib.sha256(server.content).hexdigest()[:8]
+    url = f"http://127.0.0.1:{server.server_port}/models/resnet18-{digits}.pth"
+    monkeypatch.setattr(ResNet18_Weights.IMAGENET1K_V1.value, "url", url)
+    monkeypatch.setattr(download.torch.hub, "get_dir", lambda: str(tmp_path))
+    network = backbones.resnet18(width=8, preprocessing=backbones.CAFFE_BGR)
+    assert backbones.load_weights(network, "IMAGENET1K_V1") == ()
+    assert backbones.load_weights(network, "DEFAULT") == ()
+    assert backbones.load_weights(network, url) == ()
+    assert len(server.asked) == 1
+    assert network.preprocessing == backbones.IMAGENET_RGB
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, published.state_dict()[name]), name
 
 
 def test_two_at_once_fetch_one_file(server, tmp_path):

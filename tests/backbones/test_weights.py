@@ -14,6 +14,7 @@ from backbones import (
     load_weights,
     read_weights,
     save_weights,
+    weight_files,
     weights,
 )
 
@@ -49,6 +50,14 @@ def test_counters_may_be_absent_or_left_over(state, network, tmp_path):
     assert equal(network, state)
     network.freeze(5)
     assert load_weights(network, tmp_path / "with.pth") == ()
+
+
+def test_a_counter_of_another_shape_leaves_all_as_it_was(state, network):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state["bn1.num_batches_tracked"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"shape: bn1\.num_batches_tracked, expected \(\), got"):
+        load_weights(network, Weights(state))
+    assert equal(network, before)
 
 
 def test_every_misfit_is_named_and_nothing_is_loaded(state, network, tmp_path):
@@ -113,13 +122,43 @@ def test_broken_and_absent_files_are_named(suffix, network, tmp_path):
     path.write_bytes(b"not weights at all")
     with pytest.raises(ValueError, match=rf"broken{suffix}: not readable"):
         load_weights(network, path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="broken"):
+        load_weights(network, path)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 0.5, 0.999])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_truncated_files_are_named(suffix, kept, state, network, tmp_path):
+    path = tmp_path / f"cut{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(dict(state), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(ValueError, match=rf"cut{suffix}: not readable as \{suffix} weights"):
+        load_weights(network, path)
 
 
 def test_files_are_data_never_code(network, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"conv1.weight": Path("anything")}, path)
-    with pytest.raises(ValueError, match=r"not readable as \.pth"):
+    with pytest.raises(ValueError, match=r"not readable as \.pth") as error:
         load_weights(network, path)
+    assert "weights_only" not in str(error.value)  # torch advises to turn it off
+
+
+def test_names_in_safetensors_may_be_wrapped_too(state, network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({f"module.{name}": value for name, value in state.items()}, path)
+    assert load_weights(network, path) == ()
+    assert equal(network, state)
+    assert network.preprocessing == IMAGENET_RGB
+
+
+def test_names_are_texts(tmp_path):
+    torch.save({0: torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"expected a state dict.*got \[0\]"):
+        read_weights(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
@@ -142,6 +181,8 @@ def test_a_pickle_is_refused(network, tmp_path):
     (tmp_path / "R-50.pkl").write_bytes(b"\x80\x02}.")
     with pytest.raises(ValueError, match=r"expected a file that ends in.*backbones\.convert"):
         read_weights(tmp_path / "R-50.pkl")
+    with pytest.raises(ValueError, match=r"backbones\.convert"):
+        load_weights(network, str(tmp_path / "R-50.pkl"))
 
 
 def test_saved_weights_say_what_they_expect(randomise, tmp_path):
@@ -164,13 +205,46 @@ def test_saved_weights_say_what_they_expect(randomise, tmp_path):
         load_weights(elsewhere, path)
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
         save_weights(network, tmp_path / "weights.pth")
+    with pytest.raises(OSError, match="absent"):
+        save_weights(network, tmp_path / "absent/weights.safetensors")
 
 
-def test_broken_notes_are_named(state, tmp_path):
+def test_a_failed_save_leaves_the_old_file(network, tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
-    save_file(dict(state), path, {"resdet": '{"preprocessing": [1, 2]}'})
-    with pytest.raises(ValueError, match=r"weights\.safetensors: its preprocessing is not one"):
+    save_weights(network, path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(weight_files.os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_weights(network.eval(), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        '{"preprocessing": [1, 2]}',
+        '{"preprocessing": ["rbg", 1, [0, 0, 0], [1, 1, 1]]}',
+        '{"preprocessing": ["rgb", NaN, [0, 0, 0], [1, 1, 1]]}',
+        '{"preprocessing": ["rgb", 1, [0, 0], [1, 1]]}',
+        '{"preprocessing": ["rgb", 1, [0, 0, 0], [1, 0, 1]]}',
+        '{"preprocessing": ["rgb", 1, ["0", 0, 0], [1, 1, 1]]}',
+        '{"stride_in_1x1": "yes"}',
+    ],
+)
+def test_broken_notes_are_named(notes, state, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(dict(state), path, {"resdet": notes})
+    with pytest.raises(ValueError, match=r"weights\.safetensors: expected save_weights' metadata"):
         read_weights(path)
+
+
+def test_notes_that_are_no_object_are_named(state, tmp_path):
+    path = tmp_path / "weights.safetensors"
     save_file(dict(state), path, {"resdet": "[]"})
     with pytest.raises(ValueError, match=r"weights\.safetensors: not readable"):
         read_weights(path)
@@ -206,7 +280,9 @@ def test_weights_by_name_come_checked_and_with_their_preprocessing(monkeypatch, 
     assert all(name.startswith("classifier.") for name in kept)
     assert torch.equal(network.features[0].weight, published["features.0.weight"])
     # torchvision's documentation: the original input scale, means subtracted, no deviation.
-    assert network.preprocessing.std == pytest.approx((1 / 255,) * 3)
+    scale, shift = network.preprocessing.affine()
+    torch.testing.assert_close(scale, torch.ones(3))
+    torch.testing.assert_close(shift, -torch.tensor([123.0, 117, 104]), rtol=0, atol=2e-3)
     assert asked == [VGG16_Weights.IMAGENET1K_FEATURES.url] * 2
 
 

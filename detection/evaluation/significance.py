@@ -1,0 +1,167 @@
+"""How sure a figure and a difference are, by resampling the images.
+
+It says what other test images would have given for the same weights; what another training would
+have given is the matter of `detection.evaluation.seeds`. A claim about a method needs both.
+
+Shape shorthand:
+    I: images        K: classes        T: IoU thresholds        B: resamples
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.evaluation.matches import Matches
+from detection.evaluation.precision import COCO_LEVELS, average_precision
+
+_BATCH = 2**22  # weights of detections held at once
+
+
+class Interval(NamedTuple):
+    """A figure and its percentile confidence interval; nan without objects.
+
+    Attributes:
+        value: the figure on all images.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Intervals(NamedTuple):
+    """The intervals of one detector's AP, or of the difference of two.
+
+    Attributes:
+        ap: mean over classes and the matches' thresholds.
+        ap50: mean over classes at IoU .50; nan if that is not among the thresholds.
+        per_class: mean over thresholds, of classes 1…K.
+    """
+
+    ap: Interval
+    ap50: Interval
+    per_class: tuple[Interval, ...]
+
+
+class Bootstrap(NamedTuple):
+    """A bootstrap over images.
+
+    Attributes:
+        a: the first detector.
+        b: the second detector, None without.
+        difference: b - a on the same resamples, None without b.
+        resamples: how often the images were drawn anew.
+        confidence: of the intervals, in (0, 1).
+        images: how many images there are.
+    """
+
+    a: Intervals
+    b: Intervals | None
+    difference: Intervals | None
+    resamples: int
+    confidence: float
+    images: int
+
+
+def bootstrap(
+    matches_a: Matches,
+    matches_b: Matches | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    levels: NDArray[np.float64] | None = COCO_LEVELS,
+) -> Bootstrap:
+    """Draws the images anew, with replacement, and computes every AP each time.
+
+    Nothing is matched again: an image counts as often as it was drawn. A class without objects in
+    a resample is left out of its mean, as in COCO's AP. Interpolated precision is a maximum, so
+    that resamples, which hold fewer different images, lie slightly higher than the figure itself;
+    in a difference this cancels.
+
+    Args:
+        matches_a: the first detector's matches.
+        matches_b: the second detector's, with the same images, classes, objects and thresholds.
+        resamples: B.
+        seed: of the draws.
+        confidence: of the intervals, in (0, 1).
+        levels: recall levels of AP, as in `precision.average_precision`; None for VOC's area.
+
+    Returns:
+        The intervals. Two detectors see the same draws, so the difference is a paired one.
+
+    Raises:
+        ValueError: the two are of different images, classes, objects or thresholds; ``resamples``
+            is below 1 or ``confidence`` is outside (0, 1).
+    """
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            "expected resamples from 1 and a confidence in (0, 1), "
+            f"got {resamples} and {confidence}"
+        )
+    runs = [matches_a] if matches_b is None else [matches_a, matches_b]
+    if matches_b is not None:
+        _check_same_truth(matches_a, matches_b)
+    images = len(matches_a.image_ids)
+    rng = np.random.default_rng(seed)
+    widest = max([images, 1, *(int(np.diff(run.offsets).max(initial=0)) for run in runs)])
+    drawn: list[list[NDArray[np.float64]]] = [[] for _ in runs]
+    for start in range(0, resamples, max(1, _BATCH // widest)):
+        size = min(resamples - start, max(1, _BATCH // widest))
+        weights = _draw(rng, images, size)
+        for run, parts in zip(runs, drawn, strict=True):
+            parts.append(average_precision(run, weights, levels))
+    # (1 + B, K, T): first the figures on all images, then the resamples
+    values = [
+        np.concatenate([average_precision(run, None, levels)[None], *parts])
+        for run, parts in zip(runs, drawn, strict=True)
+    ]
+    at_50 = np.isclose(matches_a.ious, 0.5)
+    figures = [_figures(value, at_50) for value in values]
+    a, *others = (_intervals(figure, confidence) for figure in figures)
+    difference = _intervals(figures[1] - figures[0], confidence) if others else None
+    return Bootstrap(a, others[0] if others else None, difference, resamples, confidence, images)
+
+
+def _check_same_truth(a: Matches, b: Matches) -> None:
+    for field in ("class_names", "image_ids", "ious", "objects"):
+        if not np.array_equal(getattr(a, field), getattr(b, field)):
+            raise ValueError(f"bootstrap: the two detectors' matches differ in {field}")
+
+
+def _draw(rng: np.random.Generator, images: int, size: int) -> NDArray[np.int64]:
+    """How often each image is drawn in each resample: (size, I) int64."""
+    if not images:
+        return np.zeros((size, 0), np.int64)
+    return rng.multinomial(images, np.full(images, 1 / images), size)
+
+
+def _figures(precision: NDArray[np.float64], at_50: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(1 + B, K, T) -> (1 + B, 2 + K): AP, AP50 and AP per class."""
+    return np.column_stack(
+        [
+            _present_mean(precision.reshape(len(precision), -1)),
+            _present_mean(precision[:, :, at_50].reshape(len(precision), -1)),
+            precision.mean(axis=2),
+        ]
+    )
+
+
+def _present_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    present = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.where(present, values, 0).sum(axis=1) / present.sum(axis=1)
+    return mean
+
+
+def _intervals(figures: NDArray[np.float64], confidence: float) -> Intervals:
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    intervals = []
+    for column in figures.T:
+        resampled = column[1:][~np.isnan(column[1:])]
+        ends = np.quantile(resampled, tails) if resampled.size else np.full(2, np.nan)
+        intervals.append(Interval(float(column[0]), float(ends[0]), float(ends[1])))
+    ap, ap50, *per_class = intervals
+    return Intervals(ap, ap50, tuple(per_class))

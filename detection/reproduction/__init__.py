@@ -1,0 +1,1 @@
+"""What the papers published, and how ours stands beside it."""

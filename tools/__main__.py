@@ -24,8 +24,8 @@ def main() -> int:
     tools = _tools()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in tools:
-        sys.argv = [f"resdet {name}", *arguments]
-        result: int = import_module(f"resdet.tools.{name}").main()
+        # sys.argv stays as it is: Lightning starts a process per device by it.
+        result: int = import_module(f"resdet.tools.{name}").main(arguments)
         return result
     listing = "\n".join(f"  {tool:<12}{text}" for tool, text in tools.items())
     usage = f"usage: resdet TOOL [options]; `resdet TOOL --help` lists them\n\n{listing}"

@@ -62,6 +62,7 @@ def _cli(arguments: list[str]) -> DetectorCLI:
             DetectionData,
             run=False,
             args=arguments,
+            parser_kwargs={"prog": "resdet train"},
             seed_everything_default=0,
             save_config_callback=ConfigBesideCheckpoints,
             save_config_kwargs={"save_to_log_dir": False},

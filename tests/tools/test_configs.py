@@ -11,13 +11,19 @@ import pytest
 import torch
 
 from detection.model.faster_rcnn import FasterRCNN
+from resdet.tools import pretrain
 from resdet.tools.train import IDLE_WARNINGS, _cli, shipped_configs
 
 FOLDER = Path(shipped_configs(["--config", "shapes.yaml"])[1]).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+CLASSIFIERS = [name for name in FILES if name.startswith("pretrain_")]
+DETECTORS = [name for name in FILES if name not in CLASSIFIERS]
 MODELS = [name for name in FILES if (FOLDER / name).read_text().startswith("# Model:")]
-RECIPES = [name for name in FILES if name not in MODELS and name != "shapes.yaml"]
-COMPOSITIONS = [["shapes.yaml"], *([recipe, model] for recipe in RECIPES for model in MODELS)]
+RECIPES = [name for name in DETECTORS if name not in MODELS and name != "shapes.yaml"]
+COMPOSITIONS = [
+    ["shapes.yaml"],
+    *([recipe, model] for recipe in RECIPES for model in MODELS if model in DETECTORS),
+]
 
 
 def test_there_are_recipes_and_models():
@@ -69,6 +75,48 @@ def test_frozen_stages_are_refused_without_the_models_weights(shapes: Path, tmp_
         build(["voc07.yaml", "resnet50.yaml"], shapes, tmp_path, "--model.weights=null")
 
 
+def build_classifier(folder: Path, output: Path, *files: str) -> Any:
+    """Does what `resdet pretrain` does before the first step; the weights take no memory."""
+    (folder / "train" / "cat").mkdir(parents=True)
+    (folder / "train" / "cat" / "0.png").touch()
+    names = [argument for file in files for argument in ("--config", file)]
+    own = [f"--data.root={folder}", f"--output={output}", "--trainer.accelerator=cpu"]
+    with torch.device("meta"), warnings.catch_warnings():
+        for message in IDLE_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        return pretrain._cli(shipped_configs([*names, *own]))
+
+
+def test_the_papers_classifier_for_imagenet_builds(tmp_path: Path):
+    cli = build_classifier(tmp_path / "data", tmp_path, "pretrain_imagenet.yaml")
+    assert cli.model.hparams["backbone"] == "resnet50"
+    assert cli.model.class_names == ("cat",)
+    schedule, data = cli.model.rate.schedule, cli.datamodule
+    assert (schedule.lr, schedule.momentum, schedule.weight_decay) == (0.1, 0.9, 0.0001)
+    assert schedule.patience is not None
+    assert (data.batch_size, data.augmentation.crop) == (256, 224)
+    assert data.augmentation.short_side == (256, 480)
+    assert cli.trainer.max_steps == 600_000
+    assert cli.config.scales == [224, 256, 384, 480, 640]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_papers_classifiers_for_cifar_build(tmp_path: Path, deep: bool):
+    files = ["pretrain_cifar10.yaml", "pretrain_cifar10_110.yaml"][: 1 + deep]
+    cli = build_classifier(tmp_path / "data", tmp_path, *files)
+    rate, data = cli.model.rate, cli.datamodule
+    assert rate.at(0) == (0.01 if deep else 0.1)
+    rate.warming = False
+    steps = (0, 32_000, 48_000)
+    assert [rate.at(step) for step in steps] == pytest.approx([0.1, 0.01, 0.001])
+    assert rate.schedule.patience is None
+    assert cli.trainer.max_steps == 64_000
+    assert (data.batch_size, data.augmentation.pad, data.augmentation.crop) == (128, 4, 32)
+    assert data.augmentation.short_side is None
+    blocks = {True: 18, False: 3}[deep]
+    assert len(cli.model.network.get_submodule("layer3")) == blocks
+
+
 def comment(name: str) -> str:
     lines = (FOLDER / name).read_text().splitlines()
     return "\n".join(line for line in lines if line.startswith("#"))
@@ -82,7 +130,7 @@ def test_a_recipe_opens_with_its_claim(name: str):
     assert third.startswith("# Hardware and time")
     assert "expected" in comment(name).lower()
     assert "measured" in comment(name).lower()
-    (command,) = re.findall(r"resdet train .*", second)
+    (command,) = re.findall(r"resdet (?:pre)?train .*", second)
     check_command(command, name)
 
 
@@ -96,6 +144,7 @@ def test_a_model_opens_with_what_it_is(name: str):
 
 def check_command(command: str, name: str) -> None:
     words = shlex.split(command)
+    assert words[1] == ("pretrain" if name in CLASSIFIERS else "train")
     configs = [after for before, after in pairwise(words) if before == "--config"]
     assert name in configs
     assert set(configs) <= set(FILES)

@@ -185,3 +185,22 @@ def test_help_of_a_run():
     ).stdout
     for option in ("--resume", "--data.short_side", "--model.schedule.gamma", "later ones win"):
         assert option in text
+
+
+@pytest.mark.slow
+def test_the_console_command_trains_on_two_processes(
+    shapes: Path, small_run: Sequence[str], tmp_path: Path
+):
+    options = [option for option in small_run if "devices" not in option]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=2"]
+    command = [sys.executable, "-m", "resdet.tools", "train", *options, *two]
+    done = subprocess.run(
+        [*command, "--trainer.max_epochs=1", f"--output={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr
+    assert (tmp_path / "run" / "last.ckpt").is_file()

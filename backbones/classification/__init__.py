@@ -1,0 +1,1 @@
+"""Training and testing of classification networks; needs Lightning, where `backbones` does not."""

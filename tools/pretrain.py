@@ -1,0 +1,165 @@
+"""Train a classification network on ImageNet, CIFAR-10 or your own folder, or test one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.tools.train import IDLE_WARNINGS, shipped_configs
+
+if TYPE_CHECKING:
+    from backbones.base import Backbone
+    from resdet.tools._classifier_cli import ClassifierCLI
+
+WEIGHTS = "weights.safetensors"
+
+
+def _cli(arguments: list[str]) -> ClassifierCLI:
+    # Imported here, so that `resdet --help` stays quick.
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from backbones.classification.data import ClassificationData
+    from backbones.classification.module import ClassifierModule
+    from resdet.tools._classifier_cli import ClassifierCLI
+    from resdet.tools._detector_cli import ConfigBesideCheckpoints
+
+    try:
+        return ClassifierCLI(
+            ClassifierModule,
+            ClassificationData,
+            run=False,
+            args=arguments,
+            parser_kwargs={"prog": "resdet pretrain"},
+            seed_everything_default=0,
+            save_config_callback=ConfigBesideCheckpoints,
+            save_config_kwargs={"save_to_log_dir": False},
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"--trainer: {error}") from error
+
+
+def _train(cli: ClassifierCLI) -> Path:
+    """Trains, sets the exact statistics and writes the weights."""
+    from backbones.weights import save_weights
+
+    output = Path(cli.config.output)
+    resume = output / "last.ckpt" if cli.config.resume else None
+    if resume and not resume.is_file():
+        raise FileNotFoundError(f"--resume: no checkpoint {resume}")
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+    file = output / WEIGHTS
+    if cli.trainer.is_global_zero:
+        cli.model.to(cli.trainer.strategy.root_device)
+        print("exact batch-norm statistics over the training images …", file=sys.stderr)
+        cli.model.estimate_statistics(cli.datamodule)
+        save_weights(cli.model.network, file)
+        _draw(cli, output)
+    return file
+
+
+def _draw(cli: ClassifierCLI, output: Path) -> None:
+    """Draws the training curves, and the layers' responses to the test images."""
+    from backbones.classification.curves import draw_curves, read_curve
+    from backbones.classification.responses import draw_responses, layer_responses
+    from backbones.classification.testing import normalise
+
+    name, model = cli.model.hparams["backbone"], cli.model
+    draw_curves({name: [read_curve(output, name)]}, output / "curves.svg")
+    if model.has_batch_norm:
+        images = (
+            normalise(model.network, views[0][:, 0].to(model.device))
+            for views, _ in cli.datamodule.test_loader("center")
+        )
+        draw_responses({name: layer_responses(model.network, images)}, output / "responses.svg")
+
+
+def _load(cli: ClassifierCLI, path: Path) -> None:
+    """Fills the model with what is to be tested."""
+    from pickle import UnpicklingError
+
+    from backbones.classification.module import ClassifierModule
+    from backbones.weights import load_weights
+
+    if not path.is_file():
+        raise FileNotFoundError(f"--test: no file {path}")
+    if path.suffix == ".ckpt":
+        try:
+            cli.model = ClassifierModule.load_from_checkpoint(
+                path, map_location="cpu", weights_only=True
+            )
+        except (RuntimeError, OSError, KeyError, TypeError, EOFError, UnpicklingError) as error:
+            raise ValueError(f"{path}: not a classifier's checkpoint: {error}") from error
+        cli.model.check_classes(cli.datamodule.class_names)
+    else:
+        load_weights(cli.model.network, path)
+    cli.model.to(cli.trainer.strategy.root_device)
+
+
+def _test(cli: ClassifierCLI, network: Backbone, name: str) -> None:
+    """Prints the errors, a line for each way of testing."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from backbones.classification.testing import measure_errors
+
+    console = Console(stderr=True)
+    for testing in cli.config.testing:
+        batches = cli.datamodule.test_loader(testing, cli.config.scales)
+        bar = track(
+            batches, f"testing, {testing}", console=console, disable=not console.is_terminal
+        )
+        found = measure_errors(network, bar)
+        print(
+            f"{name}, {testing}: top-1 error {found.top1:.2f} %, top-5 error {found.top5:.2f} %, "
+            f"{found.images} images"
+        )
+
+
+def _run(cli: ClassifierCLI) -> None:
+    if cli.config.test:
+        path = Path(cli.config.test)
+        _load(cli, path)
+    else:
+        path = _train(cli)
+    if cli.trainer.is_global_zero:
+        _test(cli, cli.model.network, str(path))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool.
+
+    Args:
+        argv: arguments; the process's own if None.
+
+    Returns:
+        The exit code.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    for message in IDLE_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        cli = _cli(shipped_configs(sys.argv[1:] if argv is None else argv))
+        try:
+            _run(cli)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            return 130
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        # jsonargparse wraps what is wrong with the data when it asks for their classes.
+        reason = str(error.__cause__ if "compute_fn of link" in str(error) else error)
+        if reason.startswith("Caught "):  # by a worker, whose traceback ends with the reason
+            reason = reason.strip().splitlines()[-1].split(": ", 1)[-1]
+        print(f"resdet pretrain: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

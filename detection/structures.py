@@ -10,11 +10,15 @@ Boxes are ``(x1, y1, x2, y2)`` in half-open pixel coordinates, so a width is ``x
 Sizes are ``(height, width)``. Label 0 is background; classes are 1…K.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # who scores files needs no torch
+    from torch import Tensor
 
 
 class Batch(NamedTuple):
@@ -109,12 +113,13 @@ class Predictions(NamedTuple):
 
     Attributes:
         image_ids: (N,) int64.
-        boxes: (N, 4) float32, xyxy, pixels of the original image.
-        scores: (N,) float32.
+        boxes: (N, 4) float, xyxy, pixels of the original image: float32 from our detectors,
+            float64 from files, where rounding could make scores tie.
+        scores: (N,) float.
         labels: (N,) int64, 1…K.
     """
 
     image_ids: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    boxes: NDArray[np.floating]
+    scores: NDArray[np.floating]
     labels: NDArray[np.int64]

@@ -56,8 +56,10 @@ ALLOWED = {
         MODEL + "faster_rcnn",
     ),
     MODEL + "complexity": ("backbones", MODEL + "faster_rcnn"),
-    "detection.data": ("detection.structures",),
-    "detection.evaluation": ("detection.structures",),
+    "detection.json_rows": (),
+    "detection.data": ("detection.json_rows", "detection.structures"),
+    "detection.evaluation": ("detection.json_rows", "detection.structures"),
+    "detection.reproduction": ("detection.evaluation", "detection.structures"),
     "detection.inference": (
         "detection.checkpoint",
         "detection.structures",
@@ -79,11 +81,13 @@ ALLOWED = {
 # third party -> the only modules (or rooms) that may import it
 CONFINED = {
     "pytorch_lightning": (
-        "backbones.classifier",
+        "backbones.classification",
         "detection.training",
         "detection.data.datamodule",
     ),
-    "pycocotools": ("detection.data.coco", "detection.evaluation.coco"),
+    "hotcoco": ("detection.evaluation",),
+    "msgspec": ("detection.json_rows", "detection.data", "detection.evaluation.results"),
+    "pycocotools": ("detection.evaluation.engines",),
     "albumentations": ("detection.data.transforms",),
     "cv2": ("detection.data.transforms", "detection.inference.drawing"),
 }

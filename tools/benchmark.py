@@ -1,4 +1,4 @@
-"""Compare with peers: `infer`, `train`, `data` and `startup` speed, or `accuracy`."""
+"""Compare with peers: speed of `infer`, `train`, `data`, `evaluation`, `startup`; `accuracy`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-SUBJECTS = ("infer", "train", "data", "startup", "accuracy")
+SUBJECTS = ("infer", "train", "data", "evaluation", "startup", "accuracy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

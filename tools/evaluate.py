@@ -1,40 +1,65 @@
-"""Evaluate a checkpoint on a split of a data set, by COCO's and VOC's metrics."""
+"""Evaluate a checkpoint, or anyone's predictions, by COCO's and VOC's metrics."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import platform
+import shlex
 import sys
+import time
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
+    from detection.data.labels import LabelMap
+    from detection.data.records import Records
+    from detection.structures import Annotations, Predictions
+
+EPILOG = """
+--predictions takes COCO result files (.json) and VOC's comp4_det_SPLIT_CLASS.txt, of any
+detector; it needs no model. The results: predictions.json, figures.txt, figures.json,
+figures.csv; `resdet report FOLDER` makes a page of them.
+"""
+
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("resdet evaluate", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of `resdet train`")
+    parser = argparse.ArgumentParser("resdet evaluate", description=__doc__, epilog=EPILOG)
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--checkpoint", type=Path, help="of `resdet train`")
+    subject.add_argument("--predictions", type=Path, nargs="+", metavar="FILE", help="to score")
     parser.add_argument("--data", type=Path, required=True, help="folder of VOC or COCO layout")
     parser.add_argument("--split", default="val", help="such as val, test or VOC2007/test")
-    parser.add_argument("--output", type=Path, help="folder of the results; beside the checkpoint")
-    parser.add_argument("--batch-size", type=int, default=1, help="images per process")
-    parser.add_argument("--workers", type=int, default=2, help="data processes per process")
-    parser.add_argument("--devices", default="auto", help="number of GPUs or processes")
-    parser.add_argument("--accelerator", default="auto", help="auto, gpu or cpu")
-    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed")
-    return parser.parse_args(argv)
+    parser.add_argument("--output", type=Path, help="folder of the results; beside the subject")
+    parser.add_argument(
+        "--engine",
+        choices=("hotcoco", "pycocotools"),
+        default="hotcoco",
+        help="library that counts COCO's figures; they are the same (hotcoco)",
+    )
+    model = parser.add_argument_group("with --checkpoint")
+    model.add_argument("--batch-size", type=int, default=1, help="images per process")
+    model.add_argument("--workers", type=int, default=2, help="data processes per process")
+    model.add_argument("--devices", default="auto", help="number of GPUs or processes")
+    model.add_argument("--accelerator", default="auto", help="auto, gpu or cpu")
+    model.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed")
+    options = parser.parse_args(argv)
+    options.command = shlex.join(["resdet", "evaluate", *(sys.argv[1:] if argv is None else argv)])
+    return options
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _score_checkpoint(options: argparse.Namespace) -> None:
+    """Runs the detector on the split, on one process or many, and scores what it finds."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from detection.checkpoint import load_detector
     from detection.data.datamodule import DetectionData
-    from detection.evaluation.results import write_results
-    from detection.evaluation.tables import class_table, coco_table
     from detection.training.validation import ValidationModule
 
     detector, description = load_detector(options.checkpoint)
@@ -47,23 +72,35 @@ def _evaluate(options: argparse.Namespace) -> None:
         long_side=description.long_side,
     )
     data.labels = description.labels
-    module = ValidationModule(detector, description.labels)
+    module = ValidationModule(detector, description.labels, options.engine)
     try:
         trainer = _trainer(options)
     except MisconfigurationException as error:
         raise ValueError(f"--accelerator, --devices: {error}") from error
+    started = time.perf_counter()
     trainer.validate(module, data, verbose=False)
+    seconds = time.perf_counter() - started
     if not trainer.is_global_zero or module.evaluation is None:
         return
-    evaluation = module.evaluation
-    name = f"evaluation-{options.split.replace('/', '-')}"
-    folder = options.output or options.checkpoint.parent / name
-    folder.mkdir(parents=True, exist_ok=True)
-    results = folder / "predictions.json"
-    write_results(results, evaluation.predictions, description.labels.ids)
-    tables = f"{coco_table(evaluation.coco)}\n\n{class_table(evaluation.coco, evaluation.voc)}\n"
-    (folder / "figures.txt").write_text(tables, encoding="utf-8")
-    print(f"\n{tables}\npredictions: {results}\ntables: {folder / 'figures.txt'}")
+    origin = {
+        "checkpoint": str(options.checkpoint.resolve()),
+        "configuration": {
+            "detector": description.spec.to_plain(),
+            "short_side": description.short_side,
+            "long_side": description.long_side,
+        },
+        "cost": _cost(detector, description.short_side, description.long_side)
+        | {"images_per_second": len(data.val_annotations.image_ids) / seconds},
+    }
+    predictions = module.evaluation.predictions
+    _finish(options, data.val_annotations, predictions, description.labels, origin)
+
+
+def _cost(detector: Any, short_side: int, long_side: int) -> dict[str, Any]:
+    from detection.model.complexity import detector_cost
+
+    cost = detector_cost(detector, (short_side, long_side)).total(detector.proposals.after_nms)
+    return {**cost._asdict(), "image": [short_side, long_side]}
 
 
 def _trainer(options: argparse.Namespace) -> Trainer:
@@ -83,6 +120,89 @@ def _trainer(options: argparse.Namespace) -> Trainer:
     )
 
 
+def _score_predictions(options: argparse.Namespace) -> None:
+    """Scores files, without a model and without torch."""
+    from rich.progress import Progress
+
+    from detection.data.folder import read_folder
+
+    with Progress(transient=True) as bar:
+        bar.add_task("reading the data", total=None)
+        records = read_folder(options.data, options.split)
+    for skipped in records.skipped:
+        print(f"skipped {skipped.file}: {skipped.record}: {skipped.reason}", file=sys.stderr)
+    predictions = _read(options.predictions, records)
+    origin = {"checkpoint": None, "configuration": None, "cost": None}
+    _finish(options, records.annotations, predictions, records.labels, origin)
+
+
+def _read(files: Sequence[Path], records: Records) -> Predictions:
+    import numpy as np
+
+    from detection.evaluation.results import read_results
+    from detection.evaluation.submission import read_comp4
+    from detection.structures import Predictions
+
+    others = [file for file in files if file.suffix not in (".json", ".txt")]
+    if others:
+        raise ValueError(f"{others[0]}: expected .json (COCO) or comp4_det_*.txt (VOC)")
+    parts = [read_results(file, records.labels.ids) for file in files if file.suffix == ".json"]
+    comp4 = [file for file in files if file.suffix == ".txt"]
+    if comp4:
+        stems = [Path(str(file)).stem for file in records.files]
+        ids = dict(zip(stems, records.annotations.image_ids.tolist(), strict=True))
+        parts.append(read_comp4(comp4, records.labels.names, ids))
+    return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _finish(
+    options: argparse.Namespace,
+    annotations: Annotations,
+    predictions: Predictions,
+    labels: LabelMap,
+    origin: dict[str, Any],
+) -> None:
+    """Writes the results and prints the tables."""
+    from detection.evaluation.coco import evaluate_coco
+    from detection.evaluation.definitions import side_by_side
+    from detection.evaluation.figures import write_figures
+    from detection.evaluation.results import write_results
+    from detection.evaluation.tables import class_table, coco_table, definition_table
+    from detection.evaluation.voc import evaluate_voc
+
+    coco = evaluate_coco(annotations, predictions, labels.names, engine=options.engine)
+    voc = evaluate_voc(annotations, predictions, labels.names)
+    scores = side_by_side(annotations, predictions, labels.names, options.engine)
+    subject = options.checkpoint or options.predictions[0]
+    name = f"evaluation-{options.split.replace('/', '-')}"
+    folder = options.output or subject.parent / name
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "predictions.json"
+    write_results(results, predictions, labels.ids)
+    origin |= {
+        "data": str(options.data.resolve()),
+        "split": options.split,
+        "labels": labels._asdict(),
+        "engine": options.engine,
+        "predictions_sha256": hashlib.sha256(results.read_bytes()).hexdigest(),
+        "command": options.command,
+        "environment": _environment(),
+    }
+    write_figures(folder, coco, voc, scores, origin)
+    tables = "\n\n".join(
+        (coco_table(coco), class_table(coco, voc), f"{definition_table(scores)}\n")
+    )
+    (folder / "figures.txt").write_text(tables, encoding="utf-8")
+    print(f"\n{tables}\npredictions: {results}\ntables: {folder}/figures.txt, .json, .csv")
+
+
+def _environment() -> dict[str, str]:
+    packages = ("resdet", "numpy", "hotcoco", "pycocotools")
+    packages += ("torch", "torchvision") if "torch" in sys.modules else ()
+    own = {"python": platform.python_version(), "machine": platform.platform()}
+    return own | {name: version(name) for name in packages}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the tool.
 
@@ -97,7 +217,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Lightning's, about itself: not for the user to mend.
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
     try:
-        _evaluate(options)
+        if options.checkpoint:
+            _score_checkpoint(options)
+        else:
+            _score_predictions(options)
     except (ValueError, OSError) as error:
         print(f"resdet evaluate: {error}", file=sys.stderr)
         return 1

@@ -7,29 +7,19 @@ order of their ids, are the labels 1…K.
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn
 
+import msgspec
+import numpy as np
+
+from detection.data import coco_cache
+from detection.data.coco_objects import Objects, integer, read_columns, read_objects, record
+from detection.data.image_files import ImageFiles
 from detection.data.images import MAX_PIXELS
 from detection.data.labels import LabelMap
-from detection.data.records import (
-    DataError,
-    ImageRow,
-    ObjectRow,
-    Records,
-    Skipped,
-    UnusableError,
-    clip_box,
-    pack,
-)
-
-_MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
-
-_Found = TypeVar("_Found")
+from detection.data.records import DataError, ImageRow, Records, Skipped, UnusableError
+from detection.structures import Annotations
 
 
 def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None = None) -> Records:
@@ -41,7 +31,8 @@ def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None =
     finite, is empty or lies outside.
 
     Args:
-        annotation_file: JSON with the tables ``images``, ``annotations`` and ``categories``.
+        annotation_file: JSON with the tables ``images``, ``annotations`` and ``categories``; the
+            second may be missing, as in ``image_info_test-dev2017.json``.
         image_root: folder that ``file_name`` is relative to.
         labels: the categories to expect; those of the file when None.
 
@@ -54,32 +45,56 @@ def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None =
             ``file_name`` leads out of ``image_root``; the categories are not those of ``labels``;
             or not one image can be used.
     """
-    tables = _load(annotation_file)
-    found = _labels(tables["categories"], annotation_file)
-    if labels is not None and labels != found:
-        raise DataError(f"{annotation_file}: {_difference(labels, found)}")
+    records = coco_cache.load_records(annotation_file, image_root)
+    if records is None:
+        then = coco_cache.stamp(annotation_file)
+        files = ImageFiles(image_root)
+        records = _read(annotation_file, image_root, files, labels)
+        if files.listed:
+            coco_cache.store(annotation_file, then, files.folders(), records)
+    _refuse_difference(labels, records.labels, annotation_file)
+    return records
+
+
+def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | None) -> Records:
+    tables = _load(path)
+    found = _labels(tables.categories, path)
+    _refuse_difference(labels, found, path)
     skipped: list[Skipped] = []
-    images = _images(tables["images"], annotation_file, image_root.resolve(), skipped)
-    label_of = found.label_of_id()
-    seen: set[int] = set()
-    for position, fields in enumerate(tables["annotations"], start=1):
-        try:
-            identity = _integer(fields, "id")
-            if identity in seen:
-                raise UnusableError("the id is used before")
-            seen.add(identity)
-            row = _known(fields, "image_id", images)
-            label = _known(fields, "category_id", label_of)
-            if row is not None:
-                row.objects.append(_object(fields, label, row.size))
-        except UnusableError as error:
-            record = _record("annotation", fields, position)
-            skipped.append(Skipped(str(annotation_file), record, str(error)))
+    images = _images(tables.images, path, files, skipped)
     rows = [row for row in images.values() if row is not None]
     if not rows:
         first = f", first {skipped[0].record}: {skipped[0].reason}" if images else ""
-        raise DataError(f"{annotation_file}: none of {len(images)} images can be used{first}")
-    return pack(image_root, rows, found, skipped)
+        raise DataError(f"{path}: none of {len(images)} images can be used{first}")
+    arguments = (images, found.label_of_id(), path)
+    try:
+        if isinstance(tables.annotations, list):
+            objects, more = read_objects(tables.annotations, *arguments)
+        else:
+            objects, more = read_columns(tables.annotations, *arguments)
+    except _NOT_TYPED:  # some annotation has to be named
+        objects, more = read_objects(_load_json(path).annotations, *arguments)
+    names = np.array([row.file for row in rows], np.str_)
+    return Records(names, image_root, _pack(rows, objects), found, (*skipped, *more))
+
+
+def _pack(rows: list[ImageRow], objects: Objects) -> Annotations:
+    """Groups the objects by image; within an image the file's order stays."""
+    image_ids = np.array([row.image_id for row in rows], np.int64)
+    by_id = np.argsort(image_ids)
+    image = by_id[np.searchsorted(image_ids, objects.image_ids, sorter=by_id)]
+    order = np.argsort(image, kind="stable")
+    counts = np.bincount(image, minlength=len(rows))
+    return Annotations(
+        image_ids=image_ids,
+        sizes=np.array([row.size for row in rows], np.int64),
+        offsets=np.append(0, np.cumsum(counts)),
+        boxes=objects.boxes[order],
+        labels=objects.labels[order],
+        areas=objects.areas[order],
+        crowd=objects.crowd[order],
+        difficult=np.zeros(len(order), np.bool_),
+    )
 
 
 def coco_labels(annotation_file: Path) -> LabelMap:
@@ -91,10 +106,40 @@ def coco_labels(annotation_file: Path) -> LabelMap:
     Raises:
         DataError: the file is not such JSON, or ids or names of categories are not unique.
     """
-    return _labels(_load(annotation_file)["categories"], annotation_file)
+    known = coco_cache.load_labels(annotation_file)
+    return known or _labels(_load(annotation_file).categories, annotation_file)
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
+_NOT_TYPED = (msgspec.DecodeError, OverflowError, UnicodeDecodeError, RecursionError)
+
+
+class _Tables(NamedTuple):
+    images: list[Any]
+    categories: list[Any]
+    annotations: list[Any] | msgspec.Raw  # the text of a list
+
+
+class _File(msgspec.Struct):
+    images: list[Any]
+    categories: list[Any]
+    annotations: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+def _load(path: Path) -> _Tables:
+    """Decodes images and categories, and leaves the annotations for later; segmentation unread."""
+    try:
+        file = msgspec.json.decode(path.read_bytes(), type=_File)
+        if bytes(memoryview(file.annotations)[:1]) == b"[":
+            return _Tables(file.images, file.categories, file.annotations)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except _NOT_TYPED:
+        pass
+    return _load_json(path)
+
+
+def _load_json(path: Path) -> _Tables:
+    """Decodes all records, or says what is wrong with the file."""
     try:
         content = json.loads(
             path.read_bytes(), parse_constant=_refuse_constant, object_hook=_without_masks
@@ -105,11 +150,13 @@ def _load(path: Path) -> dict[str, list[Any]]:
         raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object with tables, got a {type(content).__name__}")
+    if content.keys() >= {"images", "categories"}:
+        content.setdefault("annotations", [])
     for table in ("images", "annotations", "categories"):
         if not isinstance(content.get(table), list):
             kind = type(content[table]).__name__ if table in content else "nothing"
             raise DataError(f"{path}: table {table!r}: expected a list, got {kind}")
-    return content
+    return _Tables(content["images"], content["categories"], content["annotations"])
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -124,9 +171,9 @@ def _without_masks(fields: dict[str, Any]) -> dict[str, Any]:
 def _labels(table: list[Any], path: Path) -> LabelMap:
     names: dict[int, str] = {}
     for position, fields in enumerate(table, start=1):
-        where = f"{path}: {_record('category', fields, position)}"
+        where = f"{path}: {record('category', fields, position)}"
         try:
-            identity = _integer(fields, "id")
+            identity = integer(fields, "id")
         except UnusableError as error:
             raise DataError(f"{where}: {error}") from error
         name = fields.get("name")
@@ -139,6 +186,11 @@ def _labels(table: list[Any], path: Path) -> LabelMap:
         raise DataError(f"{path}: no categories")
     ids = tuple(sorted(names))
     return LabelMap(tuple(names[identity] for identity in ids), ids)
+
+
+def _refuse_difference(expected: LabelMap | None, found: LabelMap, path: Path) -> None:
+    if expected is not None and expected != found:
+        raise DataError(f"{path}: {_difference(expected, found)}")
 
 
 def _difference(expected: LabelMap, found: LabelMap) -> str:
@@ -154,93 +206,31 @@ def _difference(expected: LabelMap, found: LabelMap) -> str:
 
 
 def _images(
-    table: list[Any], path: Path, root: Path, skipped: list[Skipped]
+    table: list[Any], path: Path, files: ImageFiles, skipped: list[Skipped]
 ) -> dict[int, ImageRow | None]:
     """Maps each image id to its row, or to None where the image is left out."""
     images: dict[int, ImageRow | None] = {}
     for position, fields in enumerate(table, start=1):
-        record = _record("image", fields, position)
+        where = record("image", fields, position)
         try:
-            identity = _integer(fields, "id")
+            identity = integer(fields, "id")
         except UnusableError as error:
-            raise DataError(f"{path}: {record}: {error}") from error
+            raise DataError(f"{path}: {where}: {error}") from error
         if identity in images:
-            raise DataError(f"{path}: {record}: the id is used before")
-        file = _contained(root, fields.get("file_name"), f"{path}: {record}")
+            raise DataError(f"{path}: {where}: the id is used before")
         images[identity] = None
         try:
-            if not os.path.isfile(root / file):
-                raise UnusableError(f"{root / file}: no such file")
+            file = files.find(fields.get("file_name"), f"{path}: {where}")
             images[identity] = ImageRow(file, identity, _size(fields), [])
         except UnusableError as error:
-            skipped.append(Skipped(str(path), record, str(error)))
+            skipped.append(Skipped(str(path), where, str(error)))
     return images
 
 
-def _contained(root: Path, name: Any, where: str) -> str:
-    """Resolves a file name and returns it relative to the root, which it must not leave."""
-    inside = os.path.join(root, "")
-    try:
-        path = os.path.realpath(os.path.join(root, name))
-    except (TypeError, ValueError) as error:  # no text; text that cannot be a path
-        raise DataError(f"{where}: file_name is {name!r}, expected a relative path") from error
-    if not path.startswith(inside):
-        raise DataError(f"{where}: file_name {name!r} leads out of {root}")
-    return path[len(inside) :]
-
-
 def _size(fields: dict[str, Any]) -> tuple[int, int]:
-    height, width = _integer(fields, "height"), _integer(fields, "width")
+    height, width = integer(fields, "height"), integer(fields, "width")
     if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
         raise UnusableError(
             f"size {height} × {width}, expected positive and at most {MAX_PIXELS} pixels"
         )
     return height, width
-
-
-def _object(fields: dict[str, Any], label: int, size: tuple[int, int]) -> ObjectRow:
-    bbox = fields.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4:
-        raise UnusableError(f"bbox is {_short(bbox)}, expected [x, y, width, height]")
-    x, y, width, height = (_number(value, "bbox") for value in bbox)
-    if width <= 0 or height <= 0:
-        raise UnusableError(f"bbox is {_short(bbox)}, expected a positive width and height")
-    x1, y1, x2, y2 = box = clip_box((x, y, x + width, y + height), size)
-    area = fields.get("area")
-    area = (x2 - x1) * (y2 - y1) if area is None else _number(area, "area")
-    if area < 0:
-        raise UnusableError(f"area is {area}, expected no less than 0")
-    crowd = fields.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        raise UnusableError(f"iscrowd is {_short(crowd)}, expected 0 or 1")
-    return ObjectRow(box, label, area, crowd=bool(crowd))
-
-
-def _integer(fields: Any, key: str) -> int:
-    value = fields.get(key) if isinstance(fields, dict) else None
-    if type(value) is not int or abs(value) >= _MAX_ID:
-        raise UnusableError(f"{key} is {_short(value)}, expected an integer")
-    return value
-
-
-def _known(fields: dict[str, Any], key: str, table: Mapping[int, _Found]) -> _Found:
-    value = _integer(fields, key)
-    if value not in table:
-        raise UnusableError(f"{key} {value} is unknown")
-    return table[value]
-
-
-def _number(value: Any, key: str) -> float:
-    with suppress(OverflowError):  # JSON integers have no bound
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    raise UnusableError(f"{key} holds {_short(value)}, expected finite numbers")
-
-
-def _record(kind: str, fields: Any, position: int) -> str:
-    identity = fields.get("id") if isinstance(fields, dict) else None
-    return f"{kind} at position {position}" if identity is None else f"{kind} {_short(identity)}"
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:80]

@@ -34,8 +34,9 @@ def read_folder(root: Path, split: str, labels: LabelMap | None = None) -> Recor
     """Reads a split of a folder in VOC's or COCO's layout, or a union of splits.
 
     - VOC: ``Annotations/``, ``ImageSets/Main/NAME.txt``, ``JPEGImages/``.
-    - COCO: ``annotations/instances_NAME.json`` or ``annotations/NAME.json``, with the images in
-      the first of ``NAME/``, ``images/NAME/``, ``images/`` that exists, else in the folder.
+    - COCO: ``annotations/instances_NAME.json``, ``annotations/NAME.json`` or
+      ``annotations/image_info_NAME.json``, with the images in the first of ``NAME/``,
+      ``images/NAME/``, ``images/`` that exists, else in the folder.
 
     Args:
         root: the folder.
@@ -152,13 +153,14 @@ def _source(root: Path, part: str) -> _Voc | _Coco:
         raise DataError(f"{root}: split {part!r} has no name, expected NAME or FOLDER/NAME")
     if (folder / "Annotations").is_dir() and (folder / "ImageSets").is_dir():
         return _Voc(folder, name)
-    candidates = [folder / "annotations" / f"{stem}.json" for stem in (f"instances_{name}", name)]
+    stems = (f"instances_{name}", name, f"image_info_{name}")
+    candidates = [folder / "annotations" / f"{stem}.json" for stem in stems]
     for file in candidates:
         if file.is_file():
             images = (folder / name, folder / "images" / name, folder / "images")
             return _Coco(file, next((path for path in images if path.is_dir()), folder))
     raise DataError(
         f"{folder}: neither VOC's layout (looked for Annotations/ and ImageSets/) nor COCO's "
-        f"(looked for {' and '.join(str(file.relative_to(folder)) for file in candidates)}); "
+        f"(looked for {', '.join(str(file.relative_to(folder)) for file in candidates)}); "
         "a folder below it is named as FOLDER/NAME"
     )

@@ -36,17 +36,30 @@ def canonical_predictions(
     classes = len(class_names)
     check_annotations(annotations, classes)
     check_predictions(predictions, classes)
+    ids = np.sort(annotations.image_ids)
+    images = np.searchsorted(ids, predictions.image_ids)
     _refuse(
-        ~np.isin(predictions.image_ids, annotations.image_ids),
+        images == np.searchsorted(ids, predictions.image_ids, side="right"),
         "predictions",
         predictions.image_ids,
         predictions.image_ids,
         "this image id is not among the annotated images",
     )
-    x1, y1, x2, y2 = predictions.boxes.T
-    keys = (y2, x2, y1, x1, -predictions.scores, predictions.labels, predictions.image_ids)
-    order = np.lexsort(keys)
-    return select(predictions, order)
+    groups = images * (classes + 1) + predictions.labels
+    return select(predictions, _canonical_order(groups, predictions))
+
+
+def _canonical_order(groups: NDArray[np.int64], predictions: Predictions) -> NDArray[np.int64]:
+    """Sorts by group of image and label, falling score, box; boxes are compared in ties only."""
+    keys = (-predictions.scores, groups)
+    order = np.argsort(keys[0])
+    order = order[np.argsort(groups[order], kind="stable")]
+    tied = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
+    places = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+    rows = order[places]
+    x1, y1, x2, y2 = predictions.boxes[rows].T
+    order[places] = rows[np.lexsort((y2, x2, y1, x1, *(key[rows] for key in keys)))]
+    return order
 
 
 def select(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:

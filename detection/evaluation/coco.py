@@ -1,4 +1,4 @@
-"""COCO's box metric through pycocotools' own COCOeval, in memory.
+"""COCO's box metric: pycocotools' figures, by hotcoco or by pycocotools itself, in memory.
 
 Crowd regions are COCO's: they absorb any number of detections, by intersection over the
 detection's area. A VOC difficult object is ignored one to one: the detection that matches it
@@ -6,22 +6,20 @@ counts neither way, the object is not missed, and a further detection of it is a
 
 Differs from pycocotools: VOC's difficult flag is honoured; annotations are renumbered from 1,
 because an annotation 0 is never matched; ties of the score are broken by image id and box, not
-by the order of the input; a figure without ground truth is nan, not -1; what pycocotools skips
-or counts without a word (non-finite boxes and scores, unknown images and labels) is refused.
+by the order of the detections (ties of the IoU go by the order of the objects, as there); a
+figure without ground truth is nan, not -1; what pycocotools skips or counts without a word
+(non-finite boxes and scores, unknown images and labels) is refused.
 """
 
-import contextlib
-import io
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from detection.evaluation.checks import canonical_predictions, image_ids_of_boxes
+from detection.evaluation.checks import canonical_predictions
+from detection.evaluation.engines import CocoArrays, Engine, accumulate
 from detection.structures import Annotations, Predictions
 
 IOU_50, IOU_75 = 0, 5  # positions in COCOeval's thresholds .50:.05:.95
@@ -86,20 +84,12 @@ class CocoFigures(NamedTuple):
         return dict(zip(self._fields[:12], self[:12], strict=True))
 
 
-class _BoxEvaluation(COCOeval):  # type: ignore[misc]
-    """COCOeval that ignores difficult objects one to one."""
-
-    def _prepare(self) -> None:
-        super()._prepare()  # overwrites every ``ignore`` by ``iscrowd``
-        for annotation in self.cocoGt.anns.values():
-            annotation["ignore"] = annotation["iscrowd"] or annotation["difficult"]
-
-
 def evaluate_coco(
     annotations: Annotations,
     predictions: Predictions,
     class_names: Sequence[str],
     max_detections: tuple[int, int, int] = (1, 10, 100),
+    engine: Engine = "hotcoco",
 ) -> CocoFigures:
     """Computes COCO's box figures.
 
@@ -109,28 +99,60 @@ def evaluate_coco(
         class_names: the K names of labels 1…K.
         max_detections: the most detections per image and class, rising; the last is used by all
             figures but ``ar1`` and ``ar10``.
+        engine: the library that counts, hotcoco or pycocotools; the figures are the same.
 
     Returns:
         The figures: 0 without detections, nan without ground truth.
 
     Raises:
-        ValueError: bad input, as in `checks.canonical_predictions`, or ``max_detections`` is not
-            three rising positive numbers.
+        ValueError: bad input, as in `checks.canonical_predictions`, ``max_detections`` is not
+            three rising positive numbers, or ``engine`` is neither.
+    """
+    arrays = coco_arrays(annotations, predictions, class_names, max_detections, engine)
+    return coco_figures(annotations, arrays, class_names, max_detections)
+
+
+def coco_arrays(
+    annotations: Annotations,
+    predictions: Predictions,
+    class_names: Sequence[str],
+    max_detections: tuple[int, int, int] = (1, 10, 100),
+    engine: Engine = "hotcoco",
+) -> CocoArrays:
+    """Checks, matches and accumulates: precision, recall and scores of every setting.
+
+    Args:
+        annotations: as for `evaluate_coco`.
+        predictions: as for `evaluate_coco`.
+        class_names: as for `evaluate_coco`.
+        max_detections: as for `evaluate_coco`.
+        engine: as for `evaluate_coco`.
+
+    Raises:
+        ValueError: as for `evaluate_coco`.
     """
     few, some, most = max_detections
     if not 0 < few < some < most:
         raise ValueError(f"max_detections: expected three rising positives, got {max_detections}")
     predictions = canonical_predictions(annotations, predictions, class_names)
-    image_ids = annotations.image_ids.tolist()
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _index(image_ids, len(class_names), _truth_entries(annotations))
-        found = _index(image_ids, len(class_names), _detection_entries(predictions))
-        evaluation = _BoxEvaluation(truth, found, iouType="bbox")
-        evaluation.params.maxDets = [few, some, most]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision: NDArray[np.float64] = evaluation.eval["precision"]  # (T, R, K, A, M)
-    recall: NDArray[np.float64] = evaluation.eval["recall"]  # (T, K, A, M)
+    return accumulate(annotations, predictions, len(class_names), max_detections, engine)
+
+
+def coco_figures(
+    annotations: Annotations,
+    arrays: CocoArrays,
+    class_names: Sequence[str],
+    max_detections: tuple[int, int, int] = (1, 10, 100),
+) -> CocoFigures:
+    """Takes the means of accumulated arrays.
+
+    Args:
+        annotations: the ground truth that was accumulated.
+        arrays: from `coco_arrays`.
+        class_names: the K names of labels 1…K.
+        max_detections: as for `coco_arrays`.
+    """
+    precision, recall = arrays.precision, arrays.recall
     return CocoFigures(
         ap=_mean(precision[..., ALL, -1]),
         ap50=_mean(precision[IOU_50, ..., ALL, -1]),
@@ -145,52 +167,9 @@ def evaluate_coco(
         ar_medium=_mean(recall[..., MEDIUM, -1]),
         ar_large=_mean(recall[..., LARGE, -1]),
         per_class=_per_class(annotations, precision, class_names),
-        images=len(image_ids),
-        max_detections=(few, some, most),
+        images=len(annotations.image_ids),
+        max_detections=max_detections,
     )
-
-
-def _truth_entries(annotations: Annotations) -> list[dict[str, Any]]:
-    columns = zip(
-        image_ids_of_boxes(annotations).tolist(),
-        annotations.labels.tolist(),
-        _xywh(annotations.boxes).tolist(),
-        annotations.areas.tolist(),
-        annotations.crowd.tolist(),
-        annotations.difficult.tolist(),
-        strict=True,
-    )
-    names = ("image_id", "category_id", "bbox", "area", "iscrowd", "difficult")
-    return [{"id": i, **dict(zip(names, row, strict=True))} for i, row in enumerate(columns, 1)]
-
-
-def _detection_entries(predictions: Predictions) -> list[dict[str, Any]]:
-    boxes = _xywh(predictions.boxes.astype(np.float64))
-    columns = zip(
-        predictions.image_ids.tolist(),
-        predictions.labels.tolist(),
-        boxes.tolist(),
-        (boxes[:, 2] * boxes[:, 3]).tolist(),
-        predictions.scores.tolist(),
-        strict=True,
-    )
-    names = ("image_id", "category_id", "bbox", "area", "score")
-    return [{"id": i, **dict(zip(names, row, strict=True))} for i, row in enumerate(columns, 1)]
-
-
-def _xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def _index(image_ids: list[int], classes: int, entries: list[dict[str, Any]]) -> Any:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image_id} for image_id in image_ids],
-        "categories": [{"id": label} for label in range(1, classes + 1)],
-        "annotations": entries,
-    }
-    coco.createIndex()
-    return coco
 
 
 def _per_class(

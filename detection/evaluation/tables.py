@@ -1,8 +1,11 @@
 """Plain-text tables of the figures, each under a line that says how they are defined."""
 
 import math
+from collections.abc import Sequence
 
 from detection.evaluation.coco import CocoFigures
+from detection.evaluation.definitions import Score
+from detection.evaluation.figures import class_rows
 from detection.evaluation.voc import VocFigures
 
 
@@ -50,18 +53,31 @@ def class_table(coco: CocoFigures, voc: VocFigures) -> str:
     ):
         raise ValueError("the COCO and VOC figures are of different images or classes")
     width = max([len("class"), *(len(c.name) for c in coco.per_class)])
-    rows = [
-        (c.name, c.objects, c.ap, c.ap50, v.voc07, v.voc10)
-        for c, v in zip(coco.per_class, voc.per_class, strict=True)
-    ]
-    objects = sum(c.objects for c in coco.per_class)
-    rows.append(("mean", objects, coco.ap, coco.ap50, voc.voc07, voc.voc10))
+    rows = class_rows(coco, voc)
     columns = "".join(f"{name:>7}" for name in ("AP", "AP50", "VOC07", "VOC10"))
     lines = [_coco_heading(coco), _voc_heading(voc), f"{'class':<{width}} {'objects':>8}{columns}"]
     for name, count, *values in rows:
         cells = "".join(f"{_figure(value):>7}" for value in values)
         lines.append(f"{name:<{width}} {count:>8}{cells}")
     return "\n".join(lines)
+
+
+def definition_table(scores: Sequence[Score]) -> str:
+    """Returns one set of detections under several definitions; n/a without objects.
+
+    Args:
+        scores: from `side_by_side`.
+
+    Returns:
+        A line of column names and one per definition, without a final line break.
+    """
+    rows = [("figure", "value", *Score._fields[2:])]
+    rows += [(score.name, _figure(score.value), *score[2:]) for score in scores]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def _coco_heading(figures: CocoFigures) -> str:

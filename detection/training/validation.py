@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytorch_lightning as pl
 
 from detection.data.labels import LabelMap
-from detection.evaluation.coco import CocoFigures, evaluate_coco
+from detection.evaluation.coco import CocoFigures, Engine, evaluate_coco
 from detection.evaluation.gather import (
     PredictionBuffer,
     broadcast_figures,
@@ -46,9 +46,10 @@ class Evaluation(NamedTuple):
 class ValidationModule(pl.LightningModule):
     """A detector and the evaluation of what it finds, on one process or many."""
 
-    def __init__(self, detector: FasterRCNN, labels: LabelMap) -> None:
-        """Sets the detector and the names and category ids of its classes."""
+    def __init__(self, detector: FasterRCNN, labels: LabelMap, engine: Engine = "hotcoco") -> None:
+        """Sets the detector, its classes, and the library that counts COCO's figures."""
         super().__init__()
+        self.engine: Engine = engine
         self.detector = detector
         self.labels = labels
         self.evaluation: Evaluation | None = None
@@ -83,7 +84,7 @@ class ValidationModule(pl.LightningModule):
         annotations: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
         self.evaluation = Evaluation(
             predictions,
-            evaluate_coco(annotations, predictions, self.labels.names),
+            evaluate_coco(annotations, predictions, self.labels.names, engine=self.engine),
             evaluate_voc(annotations, predictions, self.labels.names),
         )
         return self.evaluation.scalars()

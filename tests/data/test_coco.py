@@ -71,6 +71,23 @@ def test_images_without_annotations_stay(tmp_path, content):
     assert annotations.boxes.shape == (0, 4)
 
 
+def test_annotations_may_be_missing_beside_images_and_categories(tmp_path, content):
+    del content["annotations"]  # as in test-dev's image_info files
+    for text in (content, json.dumps(content).replace('"cat"', '"\\ud800"')):  # fast and slow
+        records = read(tmp_path, text)
+        assert records.annotations.image_ids.tolist() == [90, 7]
+        assert records.annotations.offsets.tolist() == [0, 0, 0]
+    assert coco_labels(write(tmp_path, content)[0]) == LABELS
+    del content["categories"]
+    with pytest.raises(DataError, match="table 'annotations': expected a list, got nothing"):
+        read(tmp_path, content)
+
+
+def test_annotation_0_is_one_like_others(tmp_path, content):
+    content["annotations"][0]["id"] = 0
+    assert len(read(tmp_path, content).annotations.boxes) == 3
+
+
 def test_boxes_over_the_border_are_clipped(tmp_path, content):
     del content["annotations"][0]["area"]
     content["annotations"][0]["bbox"] = [-5, 15, 10, 10]

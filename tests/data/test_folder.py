@@ -103,6 +103,17 @@ class TestCoco:
         )
         assert folder_labels(tmp_path, "val") == LabelMap(("cat",), (3,))
 
+    def test_images_without_ground_truth(self, tmp_path):
+        file = tmp_path / "annotations" / "image_info_test-dev2017.json"
+        coco(file, tmp_path / "test2017" / "a.jpg")
+        content = json.loads(file.read_text())
+        del content["annotations"]
+        content["images"][0]["file_name"] = "test2017/a.jpg"
+        file.write_text(json.dumps(content))
+        records = read_folder(tmp_path, "test-dev2017")
+        assert records.annotations.offsets.tolist() == [0, 0]
+        assert records.path(0).is_file()
+
     def test_union(self, tmp_path):
         coco(tmp_path / "annotations" / "train.json", tmp_path / "train" / "a.jpg", image_id=5)
         coco(tmp_path / "annotations" / "val.json", tmp_path / "val" / "a.jpg", image_id=9)
@@ -131,7 +142,7 @@ class TestRefusals:
         with pytest.raises(
             DataError,
             match=r"neither VOC's .*Annotations/ and ImageSets/.* COCO's "
-            r".*annotations/instances_val\.json and annotations/val\.json",
+            r".*annotations/instances_val\.json, annotations/val\.json, .*image_info_val\.json",
         ):
             read(tmp_path, "val")
 

@@ -2,12 +2,15 @@ import contextlib
 import io
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from detection.evaluation import results
 from detection.evaluation.results import read_results, write_results
+from detection.json_rows import decode_rows
 from detection.structures import Predictions
 
 IDS = [1, 18, 90]
@@ -29,8 +32,8 @@ def test_round_trip_is_exact(n, tmp_path):
     path.write_text("an older file")
     write_results(path, predictions, IDS)
     for array, expected in zip(read_results(path, IDS), predictions, strict=True):
-        assert array.dtype == expected.dtype
-        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == (np.int64 if expected.dtype == np.int64 else np.float64)
+        np.testing.assert_array_equal(array.astype(expected.dtype), expected)
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
@@ -72,6 +75,42 @@ def test_reads_others_files(tmp_path):
     image_ids, boxes, scores, labels = read_results(path, IDS)
     assert (image_ids.tolist(), scores.tolist(), labels.tolist()) == ([5], [1.0], [2])
     assert boxes.tolist() == [[1.5, 2.0, 4.5, 6.0]]
+
+
+def test_scores_keep_their_double_precision(tmp_path):
+    path = tmp_path / "results.json"
+    scores = [0.1, 0.1 + 2**-40]
+    path.write_text(json.dumps([ENTRY | {"score": score} for score in scores]))
+    assert read_results(path, IDS).scores.tolist() == scores
+
+
+@pytest.mark.parametrize("separator", [(",", ":"), (" , \n", ": ")])
+@pytest.mark.parametrize("more", [{}, {"text": "}, {"}, {"inner": [{"a": 1}, {"b": 2}]}])
+def test_long_files_are_read_in_pieces(separator, more, tmp_path, monkeypatch):
+    predictions = random_predictions(300)
+    path = tmp_path / "results.json"
+    write_results(path, predictions, IDS)
+    entries = [entry | more for entry in json.loads(path.read_text())]
+    path.write_text(json.dumps(entries, separators=separator))
+    whole = read_results(path, IDS)
+    monkeypatch.setattr(results, "decode_rows", partial(decode_rows, size=1000))
+    for array, expected in zip(read_results(path, IDS), whole, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert len(whole.scores) == 300
+
+
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize("more", ["", ', "text": "x"', ', "\\u0073core": 0.25'])
+def test_a_repeated_field_is_found_among_sound_entries(more, position, tmp_path):
+    path = tmp_path / "results.json"
+    entries = [json.dumps(ENTRY), json.dumps(ENTRY)]
+    entries[position] = entries[position][:-1] + (more or ', "score": 0.25') + "}"
+    path.write_text(f"[{', '.join(entries)}]")
+    if "text" in more:
+        assert read_results(path, IDS).scores.tolist() == [0.5, 0.5]
+        return
+    with pytest.raises(ValueError, match="a field is repeated"):
+        read_results(path, IDS)
 
 
 @pytest.mark.parametrize(

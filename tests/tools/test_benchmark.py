@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from resdet.tools.benchmark import SUBJECTS, main
-from resdet.tools.benchmarks import detectors, protocol, startup
+from resdet.tools.benchmarks import detectors, evaluation, protocol, startup
 from resdet.tools.benchmarks import train as train_subject
 from resdet.tools.benchmarks.detectors import (
     GateError,
@@ -159,6 +159,36 @@ def test_startup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_startup_beside_the_peers(capsys: pytest.CaptureFixture[str]):
     assert len(start_up(capsys)) == len(startup.COMMANDS) > 2
+
+
+def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("faster_coco_eval")
+    file = tmp_path / "report.json"
+    assert main(["evaluation", "--scale", "0.002", "--rounds", "1", "--output", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert (report["images"], report["objects"], report["detections"]) == (10, 72, 1000)
+    assert report["figures_differ_by"]["pycocotools"] == 0.0
+    assert 0.05 < report["figures"][0] < 0.95
+    for side in evaluation.SIDES:
+        assert min(report[side].values()) > 0
+    for side in ("pycocotools", "faster_coco_eval"):
+        assert min(report[f"beside_{side}"].values()) > 0
+
+
+def test_other_figures_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    report = "\nimport sys\nprint([1.0, 1.0, 1.0, {}], file=sys.stderr)"
+    values = {side: [0.5] * 12 for side in evaluation.SIDES}
+    values["pycocotools"][3] += 1e-15
+    sides = {side: report.format(own) for side, own in values.items()}
+    monkeypatch.setattr(evaluation, "SIDES", sides)
+    monkeypatch.setattr(evaluation, "_REPORT", "")
+    assert main(["evaluation", "--scale", "0.001"]) == 1
+    assert "pycocotools: figures differ by" in capsys.readouterr().err
+    monkeypatch.setitem(sides, "ours", "raise SystemExit('broken')")
+    assert main(["evaluation", "--scale", "0.001"]) == 1
+    assert "ours: broken" in capsys.readouterr().err
 
 
 def test_accuracy(shapes: Path, tmp_path: Path):

@@ -1,8 +1,11 @@
 import contextlib
+import hashlib
 import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,7 @@ def oracle(voc: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = load_detector(run / "best.ckpt")[1]
     good = Oracle(read_folder(voc, "val").annotations), description
     monkeypatch.setattr(detection.checkpoint, "load_detector", lambda path: good)
+    monkeypatch.setattr("resdet.tools.evaluate._cost", lambda *_: {})  # it has no layers
 
 
 def evaluate(run: Path, data: Path, output: Path, *options: str) -> int:
@@ -183,8 +187,118 @@ def test_results_lie_beside_the_checkpoint(run: Path, shapes: Path, tmp_path: Pa
     own = ["--checkpoint", str(tmp_path / "best.ckpt"), "--data", str(shapes), "--split", "train"]
     assert main([*own, "--workers", "0", "--accelerator", "cpu", "--precision", "bf16-mixed"]) == 0
     folder = tmp_path / "evaluation-train"
-    assert sorted(path.name for path in folder.iterdir()) == ["figures.txt", "predictions.json"]
+    files = ["figures.csv", "figures.json", "figures.txt", "predictions.json"]
+    assert sorted(path.name for path in folder.iterdir()) == files
     assert "8 images" in (folder / "figures.txt").read_text()
+
+
+def test_figures_say_what_they_are_of(run: Path, shapes: Path, tmp_path: Path):
+    assert evaluate(run, shapes, tmp_path) == 0
+    content = json.loads((tmp_path / "figures.json").read_text())
+    digest = hashlib.sha256((tmp_path / "predictions.json").read_bytes()).hexdigest()
+    assert content["predictions_sha256"] == digest
+    assert content["checkpoint"] == str(run / "best.ckpt")
+    assert (content["data"], content["split"], content["images"]) == (str(shapes), "val", 5)
+    assert content["labels"]["names"] == list(load_detector(run / "best.ckpt")[1].labels.names)
+    assert content["cost"]["parameters"] > 10_000
+    assert content["cost"]["images_per_second"] > 0
+    assert content["configuration"]["detector"]["backbone"] == "resnet18"
+    assert {"python", "torch", "hotcoco"} <= content["environment"].keys()
+    assert f"--checkpoint {run}/best.ckpt" in content["command"]
+    assert [score["name"] for score in content["definitions"]][:5] == [
+        "AP",
+        "AP50",
+        "AP75",
+        "VOC07",
+        "VOC10",
+    ]
+    rows = (tmp_path / "figures.csv").read_text().splitlines()
+    assert rows[0] == "class,objects,AP,AP50,VOC07,VOC10"
+    assert rows[-1].startswith("mean,")
+    assert len(rows) == 2 + len(content["labels"]["names"])
+
+
+def score(files: list[Path], data: Path, output: Path, *options: str) -> int:
+    own = ["--predictions", *map(str, files), "--data", str(data), "--output", str(output)]
+    return main([*own, *options])
+
+
+@pytest.mark.usefixtures("oracle")
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_predictions_of_others_score_the_same(run: Path, voc: Path, tmp_path: Path, engine: str):
+    assert evaluate(run, voc, tmp_path / "a") == 0
+    results = tmp_path / "a" / "predictions.json"
+    assert score([results], voc, tmp_path / "b", "--engine", engine) == 0
+    assert entries(tmp_path / "b") == entries(tmp_path / "a")
+    for name in ("figures.txt", "figures.csv"):
+        assert (tmp_path / "b" / name).read_text() == (tmp_path / "a" / name).read_text()
+    half = len(entries(tmp_path / "a")) // 2
+    parts = [tmp_path / "one.json", tmp_path / "two.json"]
+    parts[0].write_text(json.dumps(entries(tmp_path / "a")[:half]))
+    parts[1].write_text(json.dumps(entries(tmp_path / "a")[half:]))
+    assert score(parts, voc, tmp_path / "c") == 0
+    assert (tmp_path / "c" / "figures.txt").read_text() == (
+        tmp_path / "a" / "figures.txt"
+    ).read_text()
+
+
+@pytest.mark.usefixtures("oracle")
+def test_voc_result_files_score_the_same(run: Path, voc: Path, tmp_path: Path):
+    assert evaluate(run, voc, tmp_path / "a") == 0
+    records = read_folder(voc, "val")
+    ids = records.annotations.image_ids.tolist()
+    stems = {i: Path(str(file)).stem for i, file in zip(ids, records.files, strict=True)}
+    for entry in entries(tmp_path / "a"):
+        name = records.labels.names[entry["category_id"] - 1]
+        x, y, width, height = entry["bbox"]
+        row = (entry["score"], x + 1, y + 1, x + width, y + height)
+        with (tmp_path / f"comp4_det_val_{name}.txt").open("a") as file:
+            print(stems[entry["image_id"]], *map(repr, row), file=file)
+    files = sorted(tmp_path.glob("comp4_*.txt"))
+    assert len(files) > 1
+    assert score(files, voc, tmp_path / "b") == 0
+    read = [(tmp_path / x / "figures.csv").read_text() for x in "ab"]
+    assert read[0] == read[1]
+
+
+def test_scoring_files_needs_no_torch(shapes: Path, tmp_path: Path):
+    (tmp_path / "none.json").write_text("[]")
+    own = ["--predictions", f"{tmp_path}/none.json", "--data", str(shapes), "--output"]
+    code = f"import sys; from resdet.tools.evaluate import main; main({[*own, str(tmp_path)]!r});"
+    code += "print({'torch', 'cv2', 'pytorch_lightning', 'torchvision'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert json.loads((tmp_path / "figures.json").read_text())["coco"]["ap"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.pkl", "", "a.pkl: expected .json (COCO) or comp4_det_*.txt (VOC)"),
+        ("a.json", "{", "a.json: not a valid result file"),
+        (
+            "a.json",
+            '[{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]',
+            "image 9",
+        ),
+        ("comp4_det_val_banana.txt", "", "comp4_det_val_banana.txt"),
+        ("none", None, "none"),
+    ],
+)
+def test_unusable_predictions_are_one_line(
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str | None,
+    reason: str,
+):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert score([tmp_path / name], shapes, tmp_path / "output") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert reason in error
 
 
 @pytest.mark.parametrize(

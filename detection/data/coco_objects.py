@@ -1,0 +1,269 @@
+"""The annotations of a COCO file: all at once in columns, or one by one to say what is wrong.
+
+Shape shorthand:
+    N: objects in use        A: annotations of the file
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.data.records import ImageRow, ObjectRow, Skipped, UnusableError, clip_box
+from detection.json_rows import decode_rows, pieces
+
+MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
+
+_Found = TypeVar("_Found")
+_Images = Mapping[int, ImageRow | None]
+
+
+class Objects(NamedTuple):
+    """The objects in use, in the file's order.
+
+    Attributes:
+        image_ids: (N,) int64.
+        boxes: (N, 4) float64, xyxy, pixels, clipped.
+        labels: (N,) int64, 1…K.
+        areas: (N,) float64, square pixels.
+        crowd: (N,) bool.
+    """
+
+    image_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+
+def read_objects(
+    table: Sequence[Any], images: _Images, label_of: Mapping[int, int], path: Path
+) -> tuple[Objects, list[Skipped]]:
+    """Reads annotations one by one.
+
+    Args:
+        table: the A annotations, whatever they are.
+        images: each image id's row, or None where the image is left out.
+        label_of: each category id's label.
+        path: the annotation file, for the messages.
+    """
+    seen: set[int] = set()
+    rows: list[tuple[int, ObjectRow]] = []
+    skipped = []
+    for position, fields in enumerate(table, start=1):
+        try:
+            identity = integer(fields, "id")
+            used = identity in seen
+            seen.add(identity)
+            row, item = _object(fields, used, images, label_of)
+            if row is not None and item is not None:
+                rows.append((row.image_id, item))
+        except UnusableError as error:
+            skipped.append(Skipped(str(path), record("annotation", fields, position), str(error)))
+    objects = Objects(
+        np.array([image_id for image_id, _ in rows], np.int64),
+        np.array([item.box for _, item in rows], np.float64).reshape(-1, 4),
+        np.array([item.label for _, item in rows], np.int64),
+        np.array([item.area for _, item in rows], np.float64),
+        np.array([item.crowd for _, item in rows], np.bool_),
+    )
+    return objects, skipped
+
+
+def read_columns(
+    table: msgspec.Raw, images: _Images, label_of: Mapping[int, int], path: Path
+) -> tuple[Objects, list[Skipped]]:
+    """Reads annotations whose fields have the right types, all at once.
+
+    Args:
+        table: the text of the A annotations.
+        images: as for `read_objects`.
+        label_of: as for `read_objects`.
+        path: as for `read_objects`.
+
+    Returns:
+        What `read_objects` returns.
+
+    Raises:
+        msgspec.DecodeError: an annotation misses a field or has one of another type.
+        OverflowError: an id has more than 64 bits.
+        UnicodeDecodeError: the text is not UTF-8.
+        RecursionError: the text is nested too deeply.
+    """
+    parts = [_columns(rows) for rows in decode_rows(memoryview(table), _Annotation)]
+    columns = _Columns(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    image, has_image = _look_up(images, columns.image_id)
+    category, has_category = _look_up(label_of, columns.category_id)
+    sizes = np.array([row.size if row else (-1, -1) for row in images.values()] + [(0, 0)])[image]
+    labels = np.array([*label_of.values(), 0], np.int64)[category]
+    used = _used_before(columns.id)
+    boxes, areas, sound = _clip(columns.bbox, columns.area, sizes)
+    known = has_image & has_category & ~used & (np.abs(columns.id) < MAX_ID)
+    left_out = known & (sizes[:, 0] < 0)
+    keep = known & sound & ~left_out & ((columns.iscrowd == 0) | (columns.iscrowd == 1))
+    chosen = (columns.image_id, boxes, labels, areas, columns.iscrowd.astype(np.bool_))
+    skipped = []
+    for position, fields in _rows_at(table, np.flatnonzero(~keep & ~left_out)):
+        try:
+            integer(fields, "id")
+            _object(fields, bool(used[position]), images, label_of)
+        except UnusableError as error:
+            where = record("annotation", fields, position + 1)
+            skipped.append(Skipped(str(path), where, str(error)))
+    return Objects(*(column[keep] for column in chosen)), skipped
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float | None = None
+    iscrowd: int | bool = 0
+
+
+class _Columns(NamedTuple):
+    id: NDArray[np.int64]
+    image_id: NDArray[np.int64]
+    category_id: NDArray[np.int64]
+    bbox: NDArray[np.float64]
+    area: NDArray[np.float64]
+    iscrowd: NDArray[np.int64]
+
+
+def _columns(rows: list[_Annotation]) -> _Columns:
+    n = len(rows)
+    integers = {
+        name: np.fromiter(map(attrgetter(name), rows), np.int64, n)
+        for name in ("id", "image_id", "category_id", "iscrowd")
+    }
+    flat = chain.from_iterable(map(attrgetter("bbox"), rows))
+    bbox = np.fromiter(flat, np.float64, 4 * n).reshape(n, 4)
+    area = np.array(list(map(attrgetter("area"), rows)), np.float64)  # None becomes nan
+    return _Columns(bbox=bbox, area=area, **integers)
+
+
+def _look_up(
+    keys: Collection[int], values: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Finds values among keys: (A,) int64, the place or len(keys), and (A,) bool, if there."""
+    array = np.fromiter(keys, np.int64, len(keys))
+    order = np.argsort(array)
+    place = np.searchsorted(array, values, sorter=order)
+    known = place < np.searchsorted(array, values, side="right", sorter=order)
+    return np.where(known, np.append(order, 0)[place], len(keys)), known
+
+
+def _used_before(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    used = np.zeros(len(ids), np.bool_)
+    ordered = np.sort(ids)
+    if (ordered[1:] == ordered[:-1]).any():
+        used[:] = True
+        used[np.unique(ids, return_index=True)[1]] = False
+    return used
+
+
+def _clip(
+    bbox: NDArray[np.float64], area: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Does for columns what `_object` does for one: boxes, areas, and which are usable."""
+    low, high, limits = bbox[:, :2], bbox[:, 2:], sizes[:, ::-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        high = low + high
+        sound = (bbox[:, 2:] > 0) & np.isfinite(high) & (low < high) & (low < limits) & (high > 0)
+        low, high = np.maximum(low, 0.0), np.minimum(high, limits)
+        areas = np.where(np.isnan(area), np.prod(high - low, axis=1), area)
+    return np.concatenate([low, high], axis=1), areas, sound.all(axis=1) & (areas >= 0)
+
+
+def _rows_at(table: msgspec.Raw, places: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
+    """Decodes single rows of the table as they stand there."""
+    first = 0
+    for piece in pieces(memoryview(table)) if len(places) else ():
+        rows = json.loads(piece)
+        for place in places[(places >= first) & (places < first + len(rows))].tolist():
+            yield place, rows[place - first]
+        first += len(rows)
+
+
+def _object(
+    fields: dict[str, Any], used: bool, images: _Images, label_of: Mapping[int, int]
+) -> tuple[ImageRow | None, ObjectRow | None]:
+    """Reads one annotation: its image's row, and its object unless the image is left out."""
+    if used:
+        raise UnusableError("the id is used before")
+    row, label = _known(fields, "image_id", images), _known(fields, "category_id", label_of)
+    if row is None:
+        return None, None
+    bbox = fields.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise UnusableError(f"bbox is {short(bbox)}, expected [x, y, width, height]")
+    x, y, width, height = (_number(value, "bbox") for value in bbox)
+    if width <= 0 or height <= 0:
+        raise UnusableError(f"bbox is {short(bbox)}, expected a positive width and height")
+    x1, y1, x2, y2 = box = clip_box((x, y, x + width, y + height), row.size)
+    area = fields.get("area")
+    area = (x2 - x1) * (y2 - y1) if area is None else _number(area, "area")
+    if area < 0:
+        raise UnusableError(f"area is {area}, expected no less than 0")
+    crowd = fields.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise UnusableError(f"iscrowd is {short(crowd)}, expected 0 or 1")
+    return row, ObjectRow(box, label, area, crowd=bool(crowd))
+
+
+def integer(fields: Any, key: str) -> int:
+    """Returns an integer field of a record, which may be anything.
+
+    Args:
+        fields: the record.
+        key: the field's name.
+
+    Raises:
+        UnusableError: the field is missing or no integer of at most 53 bits.
+    """
+    value = fields.get(key) if isinstance(fields, dict) else None
+    if type(value) is not int or abs(value) >= MAX_ID:
+        raise UnusableError(f"{key} is {short(value)}, expected an integer")
+    return value
+
+
+def record(kind: str, fields: Any, position: int) -> str:
+    """Names a record by its id, or by its position where it has none.
+
+    Args:
+        kind: such as annotation.
+        fields: the record.
+        position: from 1.
+    """
+    identity = fields.get("id") if isinstance(fields, dict) else None
+    return f"{kind} at position {position}" if identity is None else f"{kind} {short(identity)}"
+
+
+def short(value: Any) -> str:
+    """Returns a value's text, of at most 80 characters."""
+    return repr(value)[:80]
+
+
+def _known(fields: dict[str, Any], key: str, table: Mapping[int, _Found]) -> _Found:
+    value = integer(fields, key)
+    if value not in table:
+        raise UnusableError(f"{key} {value} is unknown")
+    return table[value]
+
+
+def _number(value: Any, key: str) -> float:
+    with suppress(OverflowError):  # JSON integers have no bound
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    raise UnusableError(f"{key} holds {short(value)}, expected finite numbers")

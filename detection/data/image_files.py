@@ -1,0 +1,90 @@
+"""Image files below a root folder: each inside it and there, with one listing per folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detection.data.records import DataError, UnusableError
+
+
+class _Listing(NamedTuple):
+    prefix: str  # of its files, relative to the root
+    modified: int  # nanoseconds
+    files: Set[str]  # regular files; no links
+    others: Set[str]
+
+
+class ImageFiles:
+    """Finds the files of names that an annotation file gives.
+
+    Attributes:
+        root: the folder, resolved.
+        listed: whether the listings alone say which names are found. They do not where a name
+            leads over a symbolic link or into a folder that cannot be listed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.listed = True
+        self._listings: dict[str, _Listing | None] = {}
+
+    def folders(self) -> dict[str, int]:
+        """Maps each folder that was listed to its time of modification before, nanoseconds."""
+        found = (listing for listing in self._listings.values() if listing)
+        return {listing.prefix: listing.modified for listing in found}
+
+    def find(self, name: Any, where: str) -> str:
+        """Resolves a file name and returns it relative to the root.
+
+        Args:
+            name: what stands in the annotation file.
+            where: file and record, for the message.
+
+        Raises:
+            DataError: it is no path, or leads out of the root.
+            UnusableError: there is no such file.
+        """
+        folder, base = os.path.split(name) if isinstance(name, str) else ("", "")
+        if folder not in self._listings:
+            self._listings[folder] = self._list(folder)
+        listing = self._listings[folder]
+        if listing and base in listing.files:
+            return listing.prefix + base
+        if not listing or base in listing.others or base in ("", ".", ".."):
+            self.listed = False
+        file = self._contained(name, where)
+        if not os.path.isfile(self.root / file):
+            raise UnusableError(f"{self.root / file}: no such file")
+        return file
+
+    def _list(self, folder: str) -> _Listing | None:
+        """Lists a folder inside the root that no link leads to."""
+        inside = os.path.join(self.root, "")
+        path = os.path.join(self.root, folder)
+        try:
+            if os.path.realpath(path) != os.path.normpath(path):
+                return None
+            path = os.path.normpath(path)
+            if not os.path.join(path, "").startswith(inside):
+                return None
+            modified = os.stat(path).st_mtime_ns
+            with os.scandir(path) as entries:
+                regular = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+        except (OSError, ValueError):  # ValueError: text that cannot be a path
+            return None
+        prefix = os.path.join(path, "")[len(inside) :]
+        files = frozenset(name for name, is_file in regular.items() if is_file)
+        return _Listing(prefix, modified, files, regular.keys() - files)
+
+    def _contained(self, name: Any, where: str) -> str:
+        inside = os.path.join(self.root, "")
+        try:
+            path = os.path.realpath(os.path.join(self.root, name))
+        except (TypeError, ValueError) as error:  # no text; text that cannot be a path
+            raise DataError(f"{where}: file_name is {name!r}, expected a relative path") from error
+        if not path.startswith(inside):
+            raise DataError(f"{where}: file_name {name!r} leads out of {self.root}")
+        return path[len(inside) :]

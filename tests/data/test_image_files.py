@@ -1,0 +1,70 @@
+import os
+
+import pytest
+
+from detection.data.image_files import ImageFiles
+from detection.data.records import DataError, UnusableError
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "sub/b.jpg"):
+        (root / name).touch()
+    (tmp_path / "secret.jpg").touch()
+    return root
+
+
+def test_each_folder_is_listed_once(root, monkeypatch):
+    files, listed = ImageFiles(root), []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    for _ in range(3):
+        assert files.find("a.jpg", "x") == "a.jpg"
+        assert files.find("sub/b.jpg", "x") == "sub/b.jpg"
+        with pytest.raises(UnusableError, match=r"root/sub/a\.jpg: no such file"):
+            files.find("sub/a.jpg", "x")
+    assert listed == [str(root), str(root / "sub")]
+    assert files.listed
+    assert files.folders() == {
+        "": root.stat().st_mtime_ns,
+        "sub/": (root / "sub").stat().st_mtime_ns,
+    }
+
+
+@pytest.mark.parametrize("name", ["sub/../a.jpg", "./a.jpg", "sub//../a.jpg"])
+def test_names_are_normalised(root, name):
+    assert ImageFiles(root).find(name, "x") == "a.jpg"
+
+
+@pytest.mark.parametrize("name", ["", ".", "sub", "none/a.jpg", "a.jpg/a.jpg"])
+def test_no_file(root, name):
+    with pytest.raises((UnusableError, DataError), match=r"no such file|leads out"):
+        ImageFiles(root).find(name, "x")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "sub/../../secret.jpg", "out.jpg", "out/secret.jpg"]
+)
+def test_names_that_leave_the_root(root, name):
+    (root / "out.jpg").symlink_to(root.parent / "secret.jpg")
+    (root / "out").symlink_to(root.parent)
+    with pytest.raises(DataError, match=r"x: file_name .* leads out of"):
+        ImageFiles(root).find(name, "x")
+
+
+def test_a_link_over_dots(root):
+    # By its text this is a.jpg; by the file system it is outside.
+    (root.parent / "far" / "off").mkdir(parents=True)
+    (root / "link").symlink_to(root.parent / "far" / "off")
+    with pytest.raises(DataError, match="leads out of"):
+        ImageFiles(root).find("link/../a.jpg", "x")
+
+
+@pytest.mark.parametrize("target", ["sub", "sub/b.jpg"])
+def test_a_link_inside_is_followed_and_told(root, target):
+    files = ImageFiles(root)
+    (root / "link").symlink_to(root / target)
+    assert files.find("link/b.jpg" if target == "sub" else "link", "x") == "sub/b.jpg"
+    assert not files.listed

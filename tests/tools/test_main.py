@@ -8,7 +8,16 @@ import pytest
 from resdet.tools import __main__ as console
 
 TOOLS = Path(console.__file__).parent
-ARGPARSE = ("backbones", "benchmark", "convert", "degradation", "evaluate", "predict", "shapes")
+ARGPARSE = (
+    "backbones",
+    "benchmark",
+    "compare",
+    "convert",
+    "degradation",
+    "evaluate",
+    "predict",
+    "shapes",
+)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

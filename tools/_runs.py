@@ -1,0 +1,91 @@
+"""Evaluated runs: the folders that `resdet evaluate` wrote, read again with their data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from detection.data.records import Records
+    from detection.structures import Predictions
+
+
+class Evaluated(NamedTuple):
+    """A run's files.
+
+    Attributes:
+        name: the run's, different from the others'.
+        figures: of figures.json.
+        records: the data set.
+        predictions: the detections.
+    """
+
+    name: str
+    figures: dict[str, Any]
+    records: Records
+    predictions: Predictions
+
+
+def _read_figures(folder: Path) -> dict[str, Any]:
+    """Reads figures.json and checks what the report needs of it."""
+    file = folder / "figures.json"
+    if not file.is_file():
+        raise ValueError(f"{folder}: no figures.json, expected a folder of `resdet evaluate`")
+    try:
+        figures = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON: {error}") from error
+    if not isinstance(figures, dict):
+        raise ValueError(f"{file}: expected an object, got {type(figures).__name__}")
+    for name, kind in (("data", str), ("split", str), ("labels", dict)):
+        if not isinstance(figures.get(name), kind):
+            raise ValueError(f"{file}: {name}: expected {kind.__name__}, got {figures.get(name)!r}")
+    names, ids = (figures["labels"].get(field) for field in ("names", "ids"))
+    texts = isinstance(names, list) and all(type(name) is str for name in names)
+    numbers = isinstance(ids, list) and all(type(number) is int for number in ids)
+    if not (texts and numbers and len(names) == len(ids)):
+        raise ValueError(f"{file}: labels: expected as many names as ids, got {names!r}, {ids!r}")
+    return figures
+
+
+def read_run(folder: Path, name: str, data: Path | None) -> Evaluated:
+    from detection.data.folder import read_folder
+    from detection.data.labels import LabelMap
+    from detection.evaluation.results import read_results
+
+    figures = _read_figures(folder)
+    file = folder / "predictions.json"
+    expected = figures.get("predictions_sha256")
+    if expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        raise ValueError(f"{file}: not the file that figures.json was made of; evaluate again")
+    labels = LabelMap(tuple(figures["labels"]["names"]), tuple(figures["labels"]["ids"]))
+    records = read_folder(data or Path(figures["data"]), figures["split"], labels)
+    images = len(records.annotations.image_ids)
+    if figures.get("images", images) != images:
+        raise ValueError(
+            f"{folder}: evaluated on {figures['images']} images, "
+            f"but {records.root}, split {figures['split']}, has {images}"
+        )
+    return Evaluated(name, figures, records, read_results(file, labels.ids))
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, or their paths where these repeat."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def check_same_data(runs: Sequence[Evaluated]) -> None:
+    import numpy as np
+
+    first = runs[0].records
+    for run in runs[1:]:
+        same = run.records.labels == first.labels and all(
+            np.array_equal(one, other)
+            for one, other in zip(run.records.annotations, first.annotations, strict=True)
+        )
+        if not same:
+            raise ValueError(f"{run.name} and {runs[0].name} are of different data or classes")

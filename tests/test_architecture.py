@@ -86,6 +86,7 @@ CONFINED = {
         "detection.data.datamodule",
     ),
     "hotcoco": ("detection.evaluation",),
+    "jinja2": ("detection.evaluation.report",),
     "msgspec": ("detection.json_rows", "detection.data", "detection.evaluation.results"),
     "pycocotools": ("detection.evaluation.engines",),
     "albumentations": ("detection.data.transforms",),

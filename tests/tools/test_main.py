@@ -16,6 +16,7 @@ ARGPARSE = (
     "degradation",
     "evaluate",
     "predict",
+    "report",
     "shapes",
 )
 

@@ -52,6 +52,11 @@ def _read_figures(folder: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path, name: str, data: Path | None) -> Evaluated:
+    """Reads a run; ``data`` is where the data set is now, if it was moved.
+
+    Raises:
+        ValueError, OSError: the run or its data cannot be read, or changed since.
+    """
     from detection.data.folder import read_folder
     from detection.data.labels import LabelMap
     from detection.evaluation.results import read_results
@@ -79,6 +84,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 
 def check_same_data(runs: Sequence[Evaluated]) -> None:
+    """Raises ValueError if runs are of different ground truth or classes."""
     import numpy as np
 
     first = runs[0].records

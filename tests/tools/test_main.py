@@ -18,6 +18,7 @@ ARGPARSE = (
     "predict",
     "report",
     "shapes",
+    "submit",
 )
 
 

@@ -178,6 +178,7 @@ def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 def test_other_figures_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    pytest.importorskip("faster_coco_eval")
     report = "\nimport sys\nprint([1.0, 1.0, 1.0, {}], file=sys.stderr)"
     values = {side: [0.5] * 12 for side in evaluation.SIDES}
     values["pycocotools"][3] += 1e-15

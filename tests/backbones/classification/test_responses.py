@@ -19,7 +19,7 @@ class Hand(nn.Module):
             nn.init.dirac_(conv.weight)
             conv.weight.data *= 2
             nn.init.constant_(norm.weight, 3)
-            norm.eps = 0
+            norm.eps = 1e-12
             self.add_module(f"conv{i}", conv)
             self.add_module(f"norm{i}", norm)
 

@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resdet.tools.train import IDLE_WARNINGS, shipped_configs
 
@@ -21,26 +22,14 @@ WEIGHTS = "weights.safetensors"
 
 def _cli(arguments: list[str]) -> ClassifierCLI:
     # Imported here, so that `resdet --help` stays quick.
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
     from backbones.classification.data import ClassificationData
     from backbones.classification.module import ClassifierModule
     from resdet.tools._classifier_cli import ClassifierCLI
-    from resdet.tools._detector_cli import ConfigBesideCheckpoints
+    from resdet.tools._run_cli import open_cli
 
-    try:
-        return ClassifierCLI(
-            ClassifierModule,
-            ClassificationData,
-            run=False,
-            args=arguments,
-            parser_kwargs={"prog": "resdet pretrain"},
-            seed_everything_default=0,
-            save_config_callback=ConfigBesideCheckpoints,
-            save_config_kwargs={"save_to_log_dir": False},
-        )
-    except MisconfigurationException as error:
-        raise ValueError(f"--trainer: {error}") from error
+    return open_cli(
+        ClassifierCLI, ClassifierModule, ClassificationData, "resdet pretrain", arguments
+    )
 
 
 def _train(cli: ClassifierCLI) -> Path:
@@ -48,10 +37,7 @@ def _train(cli: ClassifierCLI) -> Path:
     from backbones.weights import save_weights
 
     output = Path(cli.config.output)
-    resume = output / "last.ckpt" if cli.config.resume else None
-    if resume and not resume.is_file():
-        raise FileNotFoundError(f"--resume: no checkpoint {resume}")
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resumed(), weights_only=True)
     file = output / WEIGHTS
     if cli.trainer.is_global_zero:
         cli.model.to(cli.trainer.strategy.root_device)
@@ -102,22 +88,24 @@ def _load(cli: ClassifierCLI, path: Path) -> None:
 
 def _test(cli: ClassifierCLI, network: Backbone, name: str) -> None:
     """Prints the errors, a line for each way of testing."""
-    from rich.console import Console
-    from rich.progress import track
-
     from backbones.classification.testing import measure_errors
 
-    console = Console(stderr=True)
     for testing in cli.config.testing:
         batches = cli.datamodule.test_loader(testing, cli.config.scales)
-        bar = track(
-            batches, f"testing, {testing}", console=console, disable=not console.is_terminal
-        )
-        found = measure_errors(network, bar)
+        found = measure_errors(network, _bar(f"testing, {testing}")(batches))
         print(
             f"{name}, {testing}: top-1 error {found.top1:.2f} %, top-5 error {found.top5:.2f} %, "
             f"{found.images} images"
         )
+
+
+def _bar(title: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """Shows progress over batches, on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return partial(track, description=title, console=console, disable=not console.is_terminal)
 
 
 def _run(cli: ClassifierCLI) -> None:

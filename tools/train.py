@@ -50,25 +50,12 @@ def _config(value: str) -> Path:
 
 def _cli(arguments: list[str]) -> DetectorCLI:
     # Imported here, so that `resdet --help` stays quick.
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
     from detection.data.datamodule import DetectionData
     from detection.training.module import DetectorModule
-    from resdet.tools._detector_cli import ConfigBesideCheckpoints, DetectorCLI
+    from resdet.tools._detector_cli import DetectorCLI
+    from resdet.tools._run_cli import open_cli
 
-    try:
-        return DetectorCLI(
-            DetectorModule,
-            DetectionData,
-            run=False,
-            args=arguments,
-            parser_kwargs={"prog": "resdet train"},
-            seed_everything_default=0,
-            save_config_callback=ConfigBesideCheckpoints,
-            save_config_kwargs={"save_to_log_dir": False},
-        )
-    except MisconfigurationException as error:
-        raise ValueError(f"--trainer: {error}") from error
+    return open_cli(DetectorCLI, DetectorModule, DetectionData, "resdet train", arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = shipped_configs(sys.argv[1:] if argv is None else argv)
         cli = _cli(arguments)
         output = Path(cli.config.output)
-        resume = output / "last.ckpt" if cli.config.resume else None
-        if resume and not resume.is_file():
-            raise FileNotFoundError(f"--resume: no checkpoint {resume}")
+        resume = cli.resumed()
         try:
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C

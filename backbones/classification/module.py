@@ -1,6 +1,6 @@
 """The Lightning module of a classification network in training: steps and optimizer only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,22 +145,28 @@ class ClassifierModule(pl.LightningModule):
         """Set where the learning rate stood."""
         self.rate.load_state_dict(checkpoint[_LEARNING_RATE])
 
-    def estimate_statistics(self, data: ClassificationData) -> None:
+    def estimate_statistics(
+        self,
+        data: ClassificationData,
+        watch: Callable[[Iterable[Any]], Iterable[Any]] = lambda batches: batches,
+    ) -> None:
         """Set batch norms to the exact averages over an epoch of training images, on one process.
 
         Networks without batch norm stay as they are.
+
+        Args:
+            data: whose training images.
+            watch: what shows the progress over the batches.
         """
         if self.has_batch_norm:
-            estimate_statistics(self.network, self._images(data))
+            batches = watch(data.statistics_dataloader())
+            images = (normalise(self.network, x.to(self.device)) for x, _ in batches)
+            estimate_statistics(self.network, images)
 
     @property
     def has_batch_norm(self) -> bool:
         """Whether the network has batch norms; VGG-16 has none."""
         return any(isinstance(layer, _NORMS) for layer in self.network.modules())
-
-    def _images(self, data: ClassificationData) -> Iterator[Tensor]:
-        for images, _ in data.statistics_dataloader():
-            yield normalise(self.network, images.to(self.device))
 
     @property
     def _data(self) -> ClassificationData:

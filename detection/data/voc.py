@@ -43,7 +43,9 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
 
     Boxes that reach over the border are clipped. Left out and counted are images without a
     readable XML file or without an image file, and objects whose box is not finite, has no
-    extent (``xmax <= xmin`` or ``ymax <= ymin`` in the file's own numbers) or lies outside.
+    extent (``xmax <= xmin`` or ``ymax <= ymin`` in the file's own numbers) or lies outside. A
+    split of which no image has an XML file is a test set whose ground truth is kept elsewhere:
+    its images are read without objects.
 
     An image id is the digits of the file name (``2007_000027`` gives 2007000027) when these are
     there, below 2^53 and unique in the split's list; otherwise all are positions in it, from 1.
@@ -67,10 +69,14 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
     images = _image_files(root / "JPEGImages")
     rows: list[ImageRow] = []
     skipped: list[Skipped] = []
-    for name, image_id in zip(names, _image_ids(names), strict=True):
-        xml = root / "Annotations" / f"{name}.xml"
+    files = [root / "Annotations" / f"{name}.xml" for name in names]
+    hidden = not any(file.is_file() for file in files)
+    for name, xml, image_id in zip(names, files, _image_ids(names), strict=True):
         try:
-            row, left_out = _read_image(root, images.get(name), xml, image_id, label_of)
+            if hidden:
+                row, left_out = _read_hidden(root, images.get(name), name, image_id), []
+            else:
+                row, left_out = _read_image(root, images.get(name), xml, image_id, label_of)
         except UnusableError as error:
             skipped.append(Skipped(str(xml), "image", str(error)))
         else:
@@ -104,6 +110,16 @@ def voc_labels(root: Path) -> LabelMap:
     if not names:
         raise DataError(f"{root / 'Annotations'}: no XML file with a named object")
     return LabelMap.from_names(sorted(names))
+
+
+def _read_hidden(root: Path, image: str | None, name: str, image_id: int) -> ImageRow:
+    if image is None:
+        raise UnusableError(f"no image {name} in {root / 'JPEGImages'}")
+    file = f"JPEGImages/{image}"
+    try:
+        return ImageRow(file, image_id, image_size(root / file), [])
+    except DataError as error:
+        raise UnusableError(str(error)) from error
 
 
 def _read_image(

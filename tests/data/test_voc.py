@@ -166,6 +166,26 @@ def test_missing_image_leaves_the_image_out(folder):
     assert "no image 000002 in" in records.skipped[0].reason
 
 
+def test_a_test_set_without_annotations(folder):
+    folder.add("2008_000001", None)
+    folder.add("2008_000002", None, image=None)
+    folder.add("2008_000003", None)
+    (folder.root / "JPEGImages" / "2008_000003.jpg").write_bytes(b"broken")
+    folder.split("2008_000001\n2008_000002\n2008_000003\n", "test")
+    records = read_voc(folder.root, "test", LABELS)
+    assert records.annotations.image_ids.tolist() == [2008000001]
+    assert records.annotations.sizes.tolist() == [[20, 30]]
+    assert len(records.annotations.boxes) == 0
+    assert "no image 2008_000002 in" in records.skipped[0].reason
+    assert "2008_000003.jpg" in records.skipped[1].reason
+    # One XML file, and the others are missing.
+    folder.add("2008_000004", an_annotation(an_object()))
+    folder.split("2008_000001\n2008_000004\n", "test")
+    records = read_voc(folder.root, "test", LABELS)
+    assert records.annotations.image_ids.tolist() == [2008000004]
+    assert len(records.skipped) == 1
+
+
 def test_nothing_usable(folder):
     folder.add("000001", "<annotation>")
     folder.add("000002", an_annotation(), image=None)

@@ -73,10 +73,11 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
     hidden = not any(file.is_file() for file in files)
     for name, xml, image_id in zip(names, files, _image_ids(names), strict=True):
         try:
+            image = images.get(name)
             if hidden:
-                row, left_out = _read_hidden(root, images.get(name), name, image_id), []
+                row, left_out = _read_hidden(root, image, xml, image_id)
             else:
-                row, left_out = _read_image(root, images.get(name), xml, image_id, label_of)
+                row, left_out = _read_image(root, image, xml, image_id, label_of)
         except UnusableError as error:
             skipped.append(Skipped(str(xml), "image", str(error)))
         else:
@@ -112,12 +113,14 @@ def voc_labels(root: Path) -> LabelMap:
     return LabelMap.from_names(sorted(names))
 
 
-def _read_hidden(root: Path, image: str | None, name: str, image_id: int) -> ImageRow:
+def _read_hidden(
+    root: Path, image: str | None, xml: Path, image_id: int
+) -> tuple[ImageRow, list[Skipped]]:
     if image is None:
-        raise UnusableError(f"no image {name} in {root / 'JPEGImages'}")
+        raise UnusableError(f"no image {xml.stem} in {root / 'JPEGImages'}")
     file = f"JPEGImages/{image}"
     try:
-        return ImageRow(file, image_id, image_size(root / file), [])
+        return ImageRow(file, image_id, image_size(root / file), []), []
     except DataError as error:
         raise UnusableError(str(error)) from error
 

@@ -154,7 +154,10 @@ def _network(spec: DetectorSpec) -> Backbone:
             raise ValueError(f"stride_in_1x1 is for bottlenecks; {spec.backbone} has none")
         return build(spec.backbone, width=spec.width, dropout=spec.dropout)
     stride = {"stride_in_1x1": True} if spec.stride_in_1x1 else {}
-    return build(spec.backbone, width=spec.width, **stride)
+    try:
+        return build(spec.backbone, width=spec.width, **stride)
+    except TypeError as error:  # an option that the network does not have
+        raise ValueError(f"backbone {spec.backbone}: {error}") from error
 
 
 def _cut(network: Backbone, spec: DetectorSpec) -> Cut:

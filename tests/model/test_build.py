@@ -48,6 +48,12 @@ def test_the_pyramid_has_torchvisions_number_of_parameters():
     assert count == 41_755_286 - 4 * (1024 + 1)
 
 
+@pytest.mark.parametrize("name", ["caffe_resnet50", "plain34"])
+def test_an_option_that_a_network_lacks_is_refused(name):
+    with pytest.raises(ValueError, match=rf"backbone {name}: .*stride_in_1x1"):
+        build(backbone=name, stride_in_1x1=True)
+
+
 def test_a_wrong_name_lists_the_right_ones():
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet20'.*resnet18.*vgg16"):
         build(backbone="resnet20")

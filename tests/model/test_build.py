@@ -50,7 +50,7 @@ def test_the_pyramid_has_torchvisions_number_of_parameters():
 
 @pytest.mark.parametrize("name", ["caffe_resnet50", "plain34"])
 def test_an_option_that_a_network_lacks_is_refused(name):
-    with pytest.raises(ValueError, match=rf"backbone {name}: .*stride_in_1x1"):
+    with pytest.raises(ValueError, match="stride_in_1x1"):
         build(backbone=name, stride_in_1x1=True)
 
 

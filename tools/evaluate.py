@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from detection.data.labels import LabelMap
     from detection.data.records import Records
+    from detection.evaluation.coco import CocoFigures
+    from detection.evaluation.voc import VocFigures
     from detection.structures import Annotations, Predictions
 
 EPILOG = """
@@ -92,8 +94,8 @@ def _score_checkpoint(options: argparse.Namespace) -> None:
         "cost": _cost(detector, description.short_side, description.long_side)
         | {"images_per_second": len(data.val_annotations.image_ids) / seconds},
     }
-    predictions = module.evaluation.predictions
-    _finish(options, data.val_annotations, predictions, description.labels, origin)
+    predictions, coco, voc = module.evaluation
+    _finish(options, data.val_annotations, predictions, description.labels, (coco, voc), origin)
 
 
 def _cost(detector: Any, short_side: int, long_side: int) -> dict[str, Any]:
@@ -125,6 +127,8 @@ def _score_predictions(options: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     from detection.data.folder import read_folder
+    from detection.evaluation.coco import evaluate_coco
+    from detection.evaluation.voc import evaluate_voc
 
     with Progress(transient=True) as bar:
         bar.add_task("reading the data", total=None)
@@ -132,8 +136,10 @@ def _score_predictions(options: argparse.Namespace) -> None:
     for skipped in records.skipped:
         print(f"skipped {skipped.file}: {skipped.record}: {skipped.reason}", file=sys.stderr)
     predictions = _read(options.predictions, records)
+    case = records.annotations, predictions, records.labels.names
+    figures = evaluate_coco(*case, engine=options.engine), evaluate_voc(*case)
     origin = {"checkpoint": None, "configuration": None, "cost": None}
-    _finish(options, records.annotations, predictions, records.labels, origin)
+    _finish(options, records.annotations, predictions, records.labels, figures, origin)
 
 
 def _read(files: Sequence[Path], records: Records) -> Predictions:
@@ -160,19 +166,18 @@ def _finish(
     annotations: Annotations,
     predictions: Predictions,
     labels: LabelMap,
+    figures: tuple[CocoFigures, VocFigures],
     origin: dict[str, Any],
 ) -> None:
     """Writes the results and prints the tables."""
-    from detection.evaluation.coco import evaluate_coco
     from detection.evaluation.definitions import side_by_side
     from detection.evaluation.figures import write_figures
     from detection.evaluation.results import write_results
     from detection.evaluation.tables import class_table, coco_table, definition_table
-    from detection.evaluation.voc import evaluate_voc
 
-    coco = evaluate_coco(annotations, predictions, labels.names, engine=options.engine)
-    voc = evaluate_voc(annotations, predictions, labels.names)
-    scores = side_by_side(annotations, predictions, labels.names, options.engine)
+    coco, voc = figures
+    case = annotations, predictions, labels.names
+    scores = side_by_side(*case, coco, voc, options.engine)
     subject = options.checkpoint or options.predictions[0]
     name = f"evaluation-{options.split.replace('/', '-')}"
     folder = options.output or subject.parent / name

@@ -15,7 +15,9 @@ from detection.evaluation.voc import VocFigures, evaluate_voc
 from detection.structures import Annotations, Predictions
 
 COCO_IGNORED = "crowd absorbs, difficult ignored one to one"
+COCO_ALL = "crowd absorbs, difficult objects count"
 VOC_IGNORED = "difficult and crowd count neither way"
+VOC_ALL = "difficult objects count, crowd counts neither way"
 
 
 class Score(NamedTuple):
@@ -42,15 +44,19 @@ def side_by_side(
     annotations: Annotations,
     predictions: Predictions,
     class_names: Sequence[str],
+    coco: CocoFigures,
+    voc: VocFigures,
     engine: Engine = "hotcoco",
 ) -> tuple[Score, ...]:
-    """Scores detections by every definition.
+    """Sets COCO's and VOC's own figures beside those of the variants in use.
 
     Args:
         annotations: the ground truth of I images.
         predictions: detections on these images, in any order.
         class_names: the K names of labels 1…K.
-        engine: the library that counts COCO's.
+        coco: from `evaluate_coco`, of the same.
+        voc: from `evaluate_voc`, of the same.
+        engine: the library that counts COCO's variant.
 
     Returns:
         The figures: COCO's three, VOC's two, then the variants that papers and tools use.
@@ -58,27 +64,18 @@ def side_by_side(
     Raises:
         ValueError: bad input, as in `checks.canonical_predictions`.
     """
-    coco = evaluate_coco(annotations, predictions, class_names, engine=engine)
-    voc = evaluate_voc(annotations, predictions, class_names)
-    above = evaluate_voc(annotations, predictions, class_names, float(np.nextafter(0.5, 1)))
-    every = evaluate_voc(_without_difficult(annotations), predictions, class_names)
-    most = coco.max_detections[-1]
-    variants = (
+    case = predictions, class_names
+    above = evaluate_voc(annotations, *case, float(np.nextafter(0.5, 1)))
+    all_count = annotations._replace(difficult=np.zeros_like(annotations.difficult))
+    voc_all = evaluate_voc(all_count, *case)
+    coco_all = evaluate_coco(all_count, *case, engine=engine)
+    return (
+        *official(coco, voc),
         Score("VOC07 >", above.voc07, "11 points", "> 0.50", "all", VOC_IGNORED),
         Score("VOC10 >", above.voc10, "area", "> 0.50", "all", VOC_IGNORED),
-        Score("VOC10 all", every.voc10, "area", ">= 0.50", "all", "difficult objects count"),
-        Score(
-            "AP50 all",
-            evaluate_coco(
-                _without_difficult(annotations), predictions, class_names, engine=engine
-            ).ap50,
-            "101 points",
-            ">= 0.50",
-            f"{most} per image and class",
-            "crowd absorbs, difficult objects count",
-        ),
+        Score("VOC10 all", voc_all.voc10, "area", ">= 0.50", "all", VOC_ALL),
+        Score("AP50 all", coco_all.ap50, "101 points", ">= 0.50", _limit(coco_all), COCO_ALL),
     )
-    return (*official(coco, voc), *variants)
 
 
 def official(coco: CocoFigures, voc: VocFigures) -> tuple[Score, ...]:
@@ -88,7 +85,7 @@ def official(coco: CocoFigures, voc: VocFigures) -> tuple[Score, ...]:
         coco: from `evaluate_coco`.
         voc: from `evaluate_voc`.
     """
-    limit = f"{coco.max_detections[-1]} per image and class"
+    limit = _limit(coco)
     ious = (("AP", coco.ap, "0.50:0.95"), ("AP50", coco.ap50, "0.50"), ("AP75", coco.ap75, "0.75"))
     threshold = f">= {voc.iou_threshold:.2f}"
     return (
@@ -98,5 +95,5 @@ def official(coco: CocoFigures, voc: VocFigures) -> tuple[Score, ...]:
     )
 
 
-def _without_difficult(annotations: Annotations) -> Annotations:
-    return annotations._replace(difficult=np.zeros_like(annotations.difficult))
+def _limit(coco: CocoFigures) -> str:
+    return f"{coco.max_detections[-1]} per image and class"

@@ -95,7 +95,7 @@ def analyse(
     advance()
     voc = evaluate_voc(*case)
     advance()
-    scores = side_by_side(*case)
+    scores = side_by_side(*case, coco, voc)
     advance()
     matches = match_detections(*case, COCO_IOUS, MAX_DETECTIONS)
     advance()

@@ -30,7 +30,8 @@ def found(boxes: list[list[float]], scores: list[float]) -> Predictions:
 
 
 def values(annotations: Annotations, predictions: Predictions) -> dict[str, float]:
-    scores = side_by_side(annotations, predictions, ["thing"])
+    case = annotations, predictions, ["thing"]
+    scores = side_by_side(*case, evaluate_coco(*case), evaluate_voc(*case))
     assert len({score[2:] for score in scores if score.name.startswith("VOC")}) == 5
     return {score.name: score.value for score in scores}
 
@@ -74,8 +75,8 @@ def test_points_and_area():
 def test_the_official_figures_are_the_metrics_own(engine: str):
     annotations = truth([[0, 0, 10, 10], [50, 50, 60, 60]], [True, False], [False, False])
     predictions = found([[1, 0, 10, 10], [50, 51, 60, 60]], [0.9, 0.8])
-    scores = side_by_side(annotations, predictions, ["thing"], engine)
     coco = evaluate_coco(annotations, predictions, ["thing"])
     voc = evaluate_voc(annotations, predictions, ["thing"])
+    scores = side_by_side(annotations, predictions, ["thing"], coco, voc, engine)
     expected = [coco.ap, coco.ap50, coco.ap75, voc.voc07, voc.voc10]
     assert [score.value for score in scores[:5]] == expected

@@ -337,5 +337,5 @@ def test_a_comparison_in_a_browser(truth, found, analysis, tmp_path):
         "runs": [[True, False], [False, True]],
         "pressed": ["false", "true"],
         "figures": ["AP", "AP50", "AP75"],
-        "difference": "unsure",
+        "difference": "better",
     }

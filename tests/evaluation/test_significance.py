@@ -67,14 +67,29 @@ def test_equals_resampling_by_hand(random_case):
     drawn = rng.multinomial(12, np.full(12, 1 / 12), 40)
     aps = average_precision(matches, drawn)
     result = bootstrap(matches, resamples=40, seed=3)
-    ends = np.quantile(np.nanmean(aps, axis=(1, 2)), [0.025, 0.975])
+    filled = aps.copy()
+    whole = average_precision(matches)
+    for b, k in np.argwhere(np.isnan(aps[:, :, 0])):
+        filled[b, k] = whole[k]
+    ends = np.quantile(np.nanmean(filled, axis=(1, 2)), [0.025, 0.975])
     assert result.a.ap[1:] == pytest.approx(tuple(ends))
     assert result.a.ap.value == pytest.approx(np.nanmean(average_precision(matches)))
-    ends = np.nanquantile(np.nanmean(aps[:, :, 0], axis=1), [0.025, 0.975])
+    ends = np.nanquantile(np.nanmean(filled[:, :, 0], axis=1), [0.025, 0.975])
     assert result.a.ap50[1:] == pytest.approx(tuple(ends))
     for k, interval in enumerate(result.a.per_class):
         of_class = aps[:, k].mean(axis=1)
         assert interval[1:] == pytest.approx(tuple(np.nanquantile(of_class, [0.025, 0.975])))
+
+
+def test_a_class_that_a_resample_lacks_does_not_move_the_mean(truth, found):
+    # Class 1 in 50 images, always found; class 2 in one of them, never found: AP .5, whatever is
+    # drawn. Left out where its image was not drawn, class 2 would let the mean be 1.
+    annotations = truth({i: [(A, 1), *([(FAR, 2)] if i == 0 else [])] for i in range(50)})
+    detections = found([(i, A, 0.5, 1) for i in range(50)])
+    result = bootstrap(match_detections(annotations, detections, ["c", "d", "e"]), resamples=200)
+    assert result.a.ap == result.a.ap50 == pytest.approx((0.5, 0.5, 0.5))
+    assert result.a.per_class[1] == (0, 0, 0)
+    assert all(math.isnan(value) for value in result.a.per_class[2])
 
 
 def test_batches_do_not_matter(random_case, monkeypatch):

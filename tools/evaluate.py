@@ -127,14 +127,14 @@ def _score_predictions(options: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     from detection.data.folder import read_folder
+    from detection.data.records import summary
     from detection.evaluation.coco import evaluate_coco
     from detection.evaluation.voc import evaluate_voc
 
     with Progress(transient=True) as bar:
         bar.add_task("reading the data", total=None)
         records = read_folder(options.data, options.split)
-    for skipped in records.skipped:
-        print(f"skipped {skipped.file}: {skipped.record}: {skipped.reason}", file=sys.stderr)
+    print(summary(options.split, records), file=sys.stderr)
     predictions = _read(options.predictions, records)
     case = records.annotations, predictions, records.labels.names
     figures = evaluate_coco(*case, engine=options.engine), evaluate_voc(*case)

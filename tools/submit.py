@@ -20,7 +20,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--server", choices=("coco", "voc"), required=True)
     parser.add_argument("--name", default="resdet", help="of the detector, for COCO (resdet)")
     parser.add_argument("--split", help="the server's name of the images; the run's own")
-    parser.add_argument("--year", default="VOC2012", help="of the challenge, for VOC (VOC2012)")
+    parser.add_argument("--year", help="of the challenge, for VOC; of the run's split or VOC2012")
     parser.add_argument("--data", type=Path, help="where the data set is now, if it was moved")
     parser.add_argument("--output", type=Path, help="existing folder of the archive; the run's")
     return parser.parse_args(argv)
@@ -32,15 +32,16 @@ def _submit(options: argparse.Namespace) -> Path:
 
     run = read_run(options.run, str(options.run), options.data)
     folder = options.output or options.run
-    split = options.split or run.figures["split"].rpartition("/")[2]
+    below, _, own = run.figures["split"].rpartition("/")
+    split = options.split or own
     if options.server == "coco":
         ids = run.records.labels.ids
         return write_coco_submission(folder, run.predictions, ids, options.name, split)
     ids = run.records.annotations.image_ids.tolist()
     stems = [Path(str(file)).stem for file in run.records.files]
     by_id = dict(zip(ids, stems, strict=True))
-    names = run.records.labels.names
-    return write_voc_submission(folder, run.predictions, names, by_id, split, options.year)
+    names, year = run.records.labels.names, options.year or below or "VOC2012"
+    return write_voc_submission(folder, run.predictions, names, by_id, split, year)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

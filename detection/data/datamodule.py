@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from detection.data.dataset import DetectionDataset, Item, collate
 from detection.data.folder import folder_labels, read_folder
 from detection.data.labels import LabelMap
-from detection.data.records import DataError, Records
+from detection.data.records import DataError, Records, summary
 from detection.data.sampling import Draw, TrainBatches, shard
 from detection.data.transforms import NONE, PAPER, Augmentation, Transform, use_calling_thread
 from detection.structures import Annotations
@@ -30,7 +30,6 @@ from detection.structures import Annotations
 _log = logging.getLogger(__name__)
 
 _WORKER_TIMEOUT = 300.0  # seconds after which a hung worker ends the run
-_REASONS = 3  # how many skipped records the log names
 
 
 class DetectionData(LightningDataModule):
@@ -179,7 +178,7 @@ class DetectionData(LightningDataModule):
         if part not in self._records:
             split = self._splits[part]
             records = read_folder(self._root, split, self.labels)
-            _info(_summary(f"{self._root}, split {split}", records))
+            _info(summary(f"{self._root}, split {split}", records))
             self._records[part] = records
         return self._records[part]
 
@@ -249,17 +248,6 @@ class _TrainLoader(DataLoader[Item]):
 @rank_zero_only
 def _info(message: str) -> None:
     _log.info(message)
-
-
-def _summary(name: str, records: Records) -> str:
-    truth, skipped = records.annotations, records.skipped
-    ignored = int((truth.crowd | truth.difficult).sum())
-    counts = (
-        f"{name}: {len(records.files)} images, {len(truth.labels) - ignored} objects,"
-        f" {ignored} ignored (crowd or difficult), {len(skipped)} records skipped"
-    )
-    first = "; ".join(f"{it.file}, {it.record}: {it.reason}" for it in skipped[:_REASONS])
-    return f"{counts}, the first: {first}" if first else counts
 
 
 def _has_objects(truth: Annotations) -> NDArray[np.bool_]:

@@ -52,6 +52,26 @@ class Records(NamedTuple):
         return self.root / str(self.files[index])
 
 
+_REASONS = 3  # how many skipped records a summary names
+
+
+def summary(name: str, records: Records) -> str:
+    """Says in a line what a split holds and what was left out.
+
+    Args:
+        name: of the split.
+        records: the split.
+    """
+    truth, skipped = records.annotations, records.skipped
+    ignored = int((truth.crowd | truth.difficult).sum())
+    counts = (
+        f"{name}: {len(records.files)} images, {len(truth.labels) - ignored} objects,"
+        f" {ignored} ignored (crowd or difficult), {len(skipped)} records skipped"
+    )
+    first = "; ".join(f"{it.file}, {it.record}: {it.reason}" for it in skipped[:_REASONS])
+    return f"{counts}, the first: {first}" if first else counts
+
+
 class UnusableError(Exception):
     """A record that a reader leaves out and counts; the message is the reason."""
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import backbones as library
 from backbones.catalogue import CIFAR, IMAGENET
 from resdet.tools import backbones
 from resdet.tools.backbones import main
@@ -16,7 +17,9 @@ def cells(line: str) -> list[str]:
 
 def test_all_networks_as_markdown(capsys: pytest.CaptureFixture[str]):
     assert main(["--markdown"]) == 0
-    headings, rule, *rows = map(cells, capsys.readouterr().out.splitlines())
+    output = capsys.readouterr().out
+    assert output in (Path(library.__file__).parent / "README.md").read_text(encoding="utf-8")
+    headings, rule, *rows = map(cells, output.splitlines())
     assert headings[:4] == ["network", "layers", "parameters (M)", "multiply-adds (G)"]
     assert rule == ["---", *["---:"] * 3, *["---"] * 5]
     assert [row[0] for row in rows] == [*IMAGENET, *CIFAR]

@@ -296,9 +296,10 @@ def test_unusable_predictions_are_one_line(
     if content is not None:
         (tmp_path / name).write_text(content)
     assert score([tmp_path / name], shapes, tmp_path / "output") == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert reason in error
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert lines[0].startswith("val: 5 images, ")
+    assert len(lines) == 2
+    assert reason in lines[1]
 
 
 @pytest.mark.parametrize(

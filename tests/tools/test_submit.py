@@ -53,6 +53,14 @@ def test_voc_scores_the_same(run: Path, shapes: Path, tmp_path: Path):
     assert scored[0] == scored[1]
 
 
+def test_the_year_is_the_splits_folder(shapes: Path, tmp_path: Path):
+    (tmp_path / "found.json").write_text("[]")
+    own = ["--data", str(shapes.parent), "--split", f"{shapes.name}/val", "--output", str(tmp_path)]
+    assert evaluate.main(["--predictions", str(tmp_path / "found.json"), *own]) == 0
+    assert submit.main([str(tmp_path), "--server", "voc"]) == 0
+    assert (tmp_path / "results" / shapes.name / "Main").is_dir()
+
+
 def test_errors_are_one_line(run: Path, capsys: pytest.CaptureFixture[str]):
     capsys.readouterr()
     assert submit.main([str(run), "--server", "coco", "--name", "a/b"]) == 1

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resdet.tools.train import IDLE_WARNINGS, shipped_configs
+from resdet.tools._run import run_tool
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
@@ -127,26 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    for message in IDLE_WARNINGS:
-        warnings.filterwarnings("ignore", message)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    try:
-        cli = _cli(shipped_configs(sys.argv[1:] if argv is None else argv))
-        try:
-            _run(cli)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            return 130
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, FloatingPointError) as error:
-        # jsonargparse wraps what is wrong with the data when it asks for their classes.
-        reason = str(error.__cause__ if "compute_fn of link" in str(error) else error)
-        if reason.startswith("Caught "):  # by a worker, whose traceback ends with the reason
-            reason = reason.strip().splitlines()[-1].split(": ", 1)[-1]
-        print(f"resdet pretrain: {reason}", file=sys.stderr)
-        return 1
-    return 0
+    return run_tool("pretrain", argv, _cli, _run)
 
 
 if __name__ == "__main__":

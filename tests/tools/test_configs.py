@@ -12,7 +12,8 @@ import torch
 
 from detection.model.faster_rcnn import FasterRCNN
 from resdet.tools import pretrain
-from resdet.tools.train import IDLE_WARNINGS, _cli, shipped_configs
+from resdet.tools._run import IDLE_WARNINGS, shipped_configs
+from resdet.tools.train import _cli
 
 FOLDER = Path(shipped_configs(["--config", "shapes.yaml"])[1]).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from detection.checkpoint import load_detector
 from detection.data.folder import folder_labels
 from detection.training.module import DetectorModule
-from resdet.tools.train import main, shipped_configs
+from resdet.tools._run import shipped_configs
+from resdet.tools.train import main
 
 
 def rows(run: Path) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from detection.evaluation.errors import ErrorType
 from detection.evaluation.mistakes import Box, confident_mistakes, worst_images
-from detection.evaluation.report_analysis import Analysis
+from detection.evaluation.report_analysis import MAX_DETECTIONS, Analysis
 
 WORDS = {
     ErrorType.CLASSIFICATION: "wrong class",
@@ -82,8 +82,8 @@ def mistake_pictures(run: Analysis, limit: int) -> list[Picture]:
     """
     names = run.matches.class_names
     pictures: dict[int, Picture] = {}
-    rows = len(run.matches.scores)
-    for mistake in confident_mistakes(run.annotations, run.matches, run.errors, rows):
+    most = limit * MAX_DETECTIONS  # rarely more in as many images, and a report need not list all
+    for mistake in confident_mistakes(run.annotations, run.matches, run.errors, most):
         if len(pictures) == limit:
             break
         frames = [Frame(mistake.box, f"{names[mistake.label - 1]} {mistake.score:.2f}", "mistake")]

@@ -1,0 +1,89 @@
+"""What the training tools share before Lightning is imported: configurations, and how runs end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from resdet.tools._run_cli import RunCLI
+
+CLI = TypeVar("CLI", bound="RunCLI")
+
+# Lightning's, about itself: not for the user to mend.
+IDLE_WARNINGS = (
+    "`isinstance\\(treespec, LeafSpec\\)`",
+    "LightningCLI's args parameter",
+    "Precision .* is not supported by the model summary",
+)
+
+
+def shipped_configs(arguments: Sequence[str]) -> list[str]:
+    """Replaces each `--config NAME` or `-c NAME` that is no file here by the shipped file.
+
+    Raises:
+        FileNotFoundError: if there is neither; the message lists the shipped ones.
+    """
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] in ("-c", "--config"):
+            result.append(str(_config(argument)))
+        elif argument.startswith("--config="):
+            result.append(f"--config={_config(argument.removeprefix('--config='))}")
+        else:
+            result.append(argument)
+    return result
+
+
+def _config(value: str) -> Path:
+    folder = Path(str(files("resdet.configs")))
+    for candidate in (Path(value), folder / value):
+        if candidate.is_file():
+            return candidate
+    names = sorted(file.name for file in folder.glob("*.yaml"))
+    raise FileNotFoundError(f"no configuration {value!r} here; shipped: {', '.join(names)}")
+
+
+def run_tool(
+    name: str,
+    argv: Sequence[str] | None,
+    open_cli: Callable[[list[str]], CLI],
+    work: Callable[[CLI], None],
+) -> int:
+    """Runs a training tool; an error is one line.
+
+    Args:
+        name: of the tool, such as train.
+        argv: arguments; the process's own after the tool's name if None.
+        open_cli: from arguments to module, data and trainer.
+        work: what to do with them.
+
+    Returns:
+        The exit code: 0, 1 after an error, 130 after Ctrl-C.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    for message in IDLE_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        cli = open_cli(shipped_configs(sys.argv[1:] if argv is None else argv))
+        try:
+            work(cli)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            return 130
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        # jsonargparse wraps what is wrong with the data when it asks for their classes.
+        reason = str(error.__cause__ if "compute_fn of link" in str(error) else error)
+        if reason.startswith("Caught "):  # by a worker, whose traceback ends with the reason
+            reason = reason.strip().splitlines()[-1].split(": ", 1)[-1]
+        print(f"resdet {name}: {reason}", file=sys.stderr)
+        return 1
+    return 0

@@ -184,7 +184,7 @@ class Criterion:
         rpn_output = detector.rpn(levels)
         proposals = detector.rpn.propose(rpn_output, batch.sizes, self.proposals)
         rois, labels, boxes = self.roi.sample(proposals, targets)
-        roi_output = detector.roi_head(levels, rois)
+        roi_output = detector.roi_head(levels, rois, batch.sizes)
         return Losses(
             *self.rpn(rpn_output, batch.sizes, targets),
             *self.roi(roi_output, rois, labels, boxes),

@@ -84,7 +84,7 @@ class FasterRCNN(nn.Module):
         levels = self.trunk(self.normalize(batch))
         rpn_output = self.rpn(levels)
         proposals = self.rpn.propose(rpn_output, batch.sizes, self.proposals)
-        roi_output = self.roi_head(levels, with_image_index(proposals.boxes))
+        roi_output = self.roi_head(levels, with_image_index(proposals.boxes), batch.sizes)
         detections = self.roi_head.detect(roi_output, proposals, batch.sizes, self.detections)
         return _in_original_pixels(detections, batch)
 

@@ -2,7 +2,7 @@
 
 Shape shorthand:
     B: images      N: proposals of an image     R: rois, B * N in inference
-    K: classes     D: detection slots of an image
+    K: classes     D: detection slots of an image     F: channels of a region's feature
 """
 
 from collections.abc import Sequence
@@ -76,19 +76,36 @@ class RoIHead(nn.Module):
         """K, the number of classes without background."""
         return self.class_logits.out_features - 1
 
-    def forward(self, levels: Sequence[Tensor], rois: Tensor) -> RoIOutput:
-        """Classifies and refines regions.
+    def features(self, levels: Sequence[Tensor], rois: Tensor, sizes: Tensor) -> Tensor:
+        """Pools regions and sees them through the tail.
 
         Args:
             levels: feature maps (B, C, H, W); those the pool uses, and perhaps coarser ones.
             rois: (R, 5) float32: image index, then xyxy in pixels of the resized image.
+            sizes: (B, 2) int64, size of each resized image, pixels.
 
         Returns:
-            Logits and deltas in float32, whatever the precision of the levels.
+            (R, F) float: what the sibling layers see of each region.
         """
-        features = self.tail(self.pool(levels, rois))
+        del sizes  # for heads that look beyond their regions
+        features: Tensor = self.tail(self.pool(levels, rois))
+        return features
+
+    def predict(self, features: Tensor) -> RoIOutput:
+        """Classifies and refines regions by the sibling layers.
+
+        Args:
+            features: (R, F) float, as `features` returns them.
+
+        Returns:
+            Logits and deltas in float32, whatever the precision of the features.
+        """
         deltas = at_least_float32(self.deltas(features)).view(-1, self.classes, 4)
         return RoIOutput(at_least_float32(self.class_logits(features)), deltas)
+
+    def forward(self, levels: Sequence[Tensor], rois: Tensor, sizes: Tensor) -> RoIOutput:
+        """Classifies and refines regions: `predict` of `features`, with their arguments."""
+        return self.predict(self.features(levels, rois, sizes))
 
     def detect(
         self, output: RoIOutput, proposals: Proposals, sizes: Tensor, selection: DetectionSelection

@@ -49,7 +49,7 @@ def test_shapes_and_the_order_of_deltas(head):
     nn.init.zeros_(head.deltas.weight)
     head.deltas.bias.data = torch.arange(4.0 * CLASSES)
     rois = torch.zeros(3, 5)
-    output = head([torch.randn(1, 64, 2, 2)], rois)
+    output = head([torch.randn(1, 64, 2, 2)], rois, SIZES)
     assert output.class_logits.shape == (3, CLASSES + 1)
     assert torch.equal(output.deltas[0], torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]]))
     assert head.classes == CLASSES

@@ -120,7 +120,7 @@ def _spread(detector: FasterRCNN, size: tuple[int, int]) -> None:
     _rescale(detector.rpn.objectness, torch.cat(rpn.objectness, dim=1), 2.0)
     _rescale(detector.rpn.deltas, torch.cat(rpn.deltas, dim=1), 0.3)
     proposals = detector.rpn.propose(detector.rpn(levels), batch.sizes, detector.proposals)
-    output = detector.roi_head(levels, with_image_index(proposals.boxes))
+    output = detector.roi_head(levels, with_image_index(proposals.boxes), batch.sizes)
     _rescale(detector.roi_head.class_logits, output.class_logits, 2.0)
     _rescale(detector.roi_head.deltas, output.deltas, 1.0)
 

@@ -23,7 +23,7 @@ from backbones.resnet import (
     resnet152,
 )
 from backbones.statistics import estimate_statistics
-from backbones.vgg import VGG, vgg16, vgg16_bn, vgg19, vgg19_bn
+from backbones.vgg import VGG, vgg11, vgg16, vgg16_bn, vgg19, vgg19_bn
 from backbones.weights import Weights, load_weights, read_weights, save_weights
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "resnet101",
     "resnet152",
     "save_weights",
+    "vgg11",
     "vgg16",
     "vgg16_bn",
     "vgg19",

@@ -19,7 +19,7 @@ from backbones.resnet import (
     resnet101,
     resnet152,
 )
-from backbones.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn
+from backbones.vgg import vgg11, vgg16, vgg16_bn, vgg19, vgg19_bn
 
 ENTRY_POINTS = "resdet.backbones"
 """The entry-point group by which installed packages add networks of their own."""
@@ -35,6 +35,7 @@ IMAGENET: Mapping[str, Callable[..., Backbone]] = {
     "caffe_resnet50": caffe_resnet50,
     "caffe_resnet101": caffe_resnet101,
     "caffe_resnet152": caffe_resnet152,
+    "vgg11": vgg11,
     "vgg16": vgg16,
     "vgg19": vgg19,
     "vgg16_bn": vgg16_bn,

@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19 (Simonyan and Zisserman, configurations D and E), torchvision's names.
+"""VGG-11, 16 and 19 (Simonyan and Zisserman, configurations A, D and E), torchvision's names.
 
 Differs from the paper: ``vgg16_bn`` and ``vgg19_bn`` have a batch norm after every convolution.
 """
@@ -122,12 +122,17 @@ class VGGTrunk(nn.Module):
 
 
 class VGGOptions(TypedDict, total=False):
-    """The arguments of ``VGG`` that ``vgg16`` … ``vgg19_bn`` pass on."""
+    """The arguments of ``VGG`` that ``vgg11`` … ``vgg19_bn`` pass on."""
 
     num_classes: int
     width: int
     dropout: float
     preprocessing: Preprocessing
+
+
+def vgg11(**options: Unpack[VGGOptions]) -> VGG:
+    """VGG-11; options as in ``VGG``."""
+    return VGG((1, 1, 2, 2, 2), architecture="vgg11", **options)
 
 
 def vgg16(**options: Unpack[VGGOptions]) -> VGG:

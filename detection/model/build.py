@@ -114,7 +114,8 @@ def faster_rcnn(
         spec: what it is made of.
         weights: classification weights of the backbone, as `backbones.load_weights` takes them;
             random if None.
-        fresh: prefixes of layers that the weights may lack.
+        fresh: prefixes of layers that the weights may lack; the last classification layer, which no
+            detector has, they may always lack or have for other classes.
         preprocessing: what the weights expect of an image; what the loaded weights say, if None.
 
     Returns:
@@ -125,7 +126,7 @@ def faster_rcnn(
     """
     network = _network(spec)
     if weights is not None:
-        load_weights(network, weights, fresh=fresh)
+        load_weights(network, weights, fresh=(*fresh, network.head))
     if spec.batch_norm == "frozen":
         freeze_batch_norm(network)
     network.freeze(spec.frozen_stages)

@@ -93,6 +93,7 @@ IMAGENET = {
     ),
     "caffe_resnet101": Row(net("caffe_resnet101"), 101, 44_549_160, 7_570_194_432, 7.6),
     "caffe_resnet152": Row(net("caffe_resnet152"), 152, 60_192_808, 11_282_415_616, 11.3),
+    "vgg11": Row(net("vgg11"), 11, 132_863_336, 7_609_090_048, reason=NOT_PRINTED),
     "vgg16": Row(net("vgg16"), 16, 138_357_544, 15_470_264_320, 15.3, FC, reason=CONV_ONLY),
     "vgg19": Row(net("vgg19"), 19, 143_667_240, 19_632_062_464, 19.6),
     # A weight and a bias for each of the 4,224 and 5,504 channels that are normalised.

@@ -10,8 +10,9 @@ from backbones.convert import from_timm, to_timm
 timm = pytest.importorskip("timm")
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-VGGS = ["vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+VGGS = ["vgg11", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
 PLANS = {
+    "vgg11": (8, "M", 16, "M", *[32] * 2, "M", *[64] * 2, "M", *[64] * 2, "M"),
     "vgg16": (8, 8, "M", 16, 16, "M", *[32] * 3, "M", *[64] * 3, "M", *[64] * 3, "M"),
     "vgg19": (8, 8, "M", 16, 16, "M", *[32] * 4, "M", *[64] * 4, "M", *[64] * 4, "M"),
 }

@@ -8,6 +8,7 @@ import backbones
 
 # torchvision's published parameter counts
 PARAMETERS = {
+    "vgg11": 132_863_336,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
     "vgg16_bn": 138_365_992,
@@ -26,10 +27,20 @@ def test_same_names_shapes_and_number_of_parameters(name, count):
     ]
 
 
-def test_logits_features_and_gradients_equal_torchvisions():
-    theirs = torchvision.models.vgg16(num_classes=10, init_weights=False).eval()
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        # The layers named in torchvision's table: conv2_2, conv3_3, conv4_3 and conv5_3 with ReLU.
+        ("vgg16", (8, 15, 22, 29)),
+        # conv2_1, conv3_2, conv4_2 and conv5_2.
+        ("vgg11", (4, 9, 14, 19)),
+    ],
+)
+def test_logits_features_and_gradients_equal_torchvisions(name, ends):
+    options = {"num_classes": 10, "init_weights": False}
+    theirs = torchvision.models.get_model(name, **options).eval()
     with torch.device("meta"):
-        ours = backbones.vgg16(num_classes=10).eval()
+        ours = backbones.build(name, num_classes=10).eval()
     ours.load_state_dict(theirs.state_dict(), assign=True)
     images = torch.randn(1, 3, 64, 64)
     mine, other = images.clone().requires_grad_(), images.clone().requires_grad_()
@@ -39,8 +50,7 @@ def test_logits_features_and_gradients_equal_torchvisions():
     (theirs_grad,) = torch.autograd.grad(theirs_out.sum(), other)
     assert ours_grad.abs().max() > 0
     assert (ours_grad - theirs_grad).abs().max() == 0.0
-    # The layers named in torchvision's table: conv2_2, conv3_3, conv4_3 and conv5_3 with ReLU.
-    for feature, end in zip(ours(images).values(), (8, 15, 22, 29), strict=True):
+    for feature, end in zip(ours(images).values(), ends, strict=True):
         assert (feature - theirs.features[: end + 1](images)).abs().max() == 0.0
 
 

@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from backbones import CAFFE_BGR, FrozenBatchNorm2d
+from backbones import CAFFE_BGR, FrozenBatchNorm2d, save_weights
+from backbones import build as build_network
 from backbones.catalogue import IMAGENET
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.pooling import RoIAlign, RoIPool
@@ -142,3 +143,13 @@ def test_preprocessing_can_be_said():
 def test_weights_are_laid_out_channels_last():
     detector = faster_rcnn(1, DetectorSpec("resnet18", rpn_width=8))
     assert detector.rpn.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("name", "first"), [("resnet18", "conv1"), ("vgg11", "features.0")])
+def test_weights_for_other_classes_fit(tmp_path, name, first):
+    network = build_network(name, width=8, num_classes=5)
+    save_weights(network, tmp_path / "weights.safetensors")
+    spec = DetectorSpec(backbone=name, width=8)
+    detector = faster_rcnn(3, spec, weights=str(tmp_path / "weights.safetensors"))
+    ours = detector.trunk.get_parameter(f"{first}.weight")
+    assert torch.equal(ours, network.get_parameter(f"{first}.weight"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -65,19 +65,21 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
     """
     names = _split_names(root, split)
     labels = voc_labels(root) if labels is None else labels
-    label_of = labels.label_of_name()
-    images = _image_files(root / "JPEGImages")
+    label_of = _refusing(labels)
+    images = image_files(root / "JPEGImages")
     rows: list[ImageRow] = []
     skipped: list[Skipped] = []
     files = [root / "Annotations" / f"{name}.xml" for name in names]
     hidden = not any(file.is_file() for file in files)
     for name, xml, image_id in zip(names, files, _image_ids(names), strict=True):
         try:
-            image = images.get(name)
+            if name not in images:
+                raise UnusableError(f"no image {name} in {root / 'JPEGImages'}")
+            file = f"JPEGImages/{images[name]}"
             if hidden:
-                row, left_out = _read_hidden(root, image, xml, image_id)
+                row, left_out = _read_hidden(root, file, image_id)
             else:
-                row, left_out = _read_image(root, image, xml, image_id, label_of)
+                row, left_out = read_annotated(root, file, xml, image_id, label_of)
         except UnusableError as error:
             skipped.append(Skipped(str(xml), "image", str(error)))
         else:
@@ -100,8 +102,13 @@ def voc_labels(root: Path) -> LabelMap:
     Raises:
         DataError: there is no object with a name.
     """
+    return annotated_labels(root / "Annotations")
+
+
+def annotated_labels(folder: Path) -> LabelMap:
+    """Collects the class names in a folder of XML files; see `voc_labels`."""
     names: set[str] = set()
-    for path in sorted((root / "Annotations").glob("*.xml")):
+    for path in sorted(folder.glob("*.xml")):
         try:
             annotation = _parse(path)
         except UnusableError:
@@ -109,38 +116,59 @@ def voc_labels(root: Path) -> LabelMap:
         names.update(_text(element, "name") for element in annotation.findall("object"))
     names.discard("")
     if not names:
-        raise DataError(f"{root / 'Annotations'}: no XML file with a named object")
+        raise DataError(f"{folder}: no XML file with a named object")
     return LabelMap.from_names(sorted(names))
 
 
-def _read_hidden(
-    root: Path, image: str | None, xml: Path, image_id: int
+def read_annotated(
+    root: Path, file: str, xml: Path, image_id: int, label_of: Callable[[str], int]
 ) -> tuple[ImageRow, list[Skipped]]:
-    if image is None:
-        raise UnusableError(f"no image {xml.stem} in {root / 'JPEGImages'}")
-    file = f"JPEGImages/{image}"
+    """Reads the XML file of one image.
+
+    Args:
+        root: folder that holds the images.
+        file: the image, relative to ``root``; opened only where the XML states no size.
+        xml: the XML file.
+        image_id: the image's id.
+        label_of: from a class name to its label, 1…K; it may raise UnusableError to leave the
+            object out, or DataError to refuse the file.
+
+    Returns:
+        The image in the size that the XML states, and the objects that were left out.
+
+    Raises:
+        UnusableError: the XML file is not readable, or there is no size.
+        DataError: see ``label_of``.
+    """
+    annotation = _parse(xml)
+    row = ImageRow(file, image_id, _size(annotation, root / file), [])
+    skipped = []
+    for number, element in enumerate(annotation.findall("object"), start=1):
+        try:
+            row.objects.append(_object(element, label_of(_name(element)), row.size))
+        except UnusableError as error:
+            skipped.append(Skipped(str(xml), f"object {number}", str(error)))
+        except DataError as error:
+            raise DataError(f"{xml}: object {number}: {error}") from error
+    return row, skipped
+
+
+def _read_hidden(root: Path, file: str, image_id: int) -> tuple[ImageRow, list[Skipped]]:
     try:
         return ImageRow(file, image_id, image_size(root / file), []), []
     except DataError as error:
         raise UnusableError(str(error)) from error
 
 
-def _read_image(
-    root: Path, image: str | None, xml: Path, image_id: int, label_of: dict[str, int]
-) -> tuple[ImageRow, list[Skipped]]:
-    if image is None:
-        raise UnusableError(f"no image {xml.stem} in {root / 'JPEGImages'}")
-    annotation = _parse(xml)
-    file = f"JPEGImages/{image}"
-    row = ImageRow(file, image_id, _size(annotation, root / file), [])
-    skipped = []
-    for number, element in enumerate(annotation.findall("object"), start=1):
-        try:
-            label = _label(element, label_of, f"{xml}: object {number}")
-            row.objects.append(_object(element, label, row.size))
-        except UnusableError as error:
-            skipped.append(Skipped(str(xml), f"object {number}", str(error)))
-    return row, skipped
+def _refusing(labels: LabelMap) -> Callable[[str], int]:
+    known = labels.label_of_name()
+
+    def label_of(name: str) -> int:
+        if name not in known:
+            raise DataError(f"unknown class {name!r}, expected one of {', '.join(known)}")
+        return known[name]
+
+    return label_of
 
 
 def _split_file(root: Path, split: str) -> Path:
@@ -167,7 +195,7 @@ def _split_names(root: Path, split: str) -> list[str]:
     return names
 
 
-def _image_files(folder: Path) -> dict[str, str]:
+def image_files(folder: Path) -> dict[str, str]:
     """Maps each stem in a folder to its image file, by one listing of the folder."""
     if not folder.is_dir():
         return {}
@@ -224,13 +252,11 @@ def _size(annotation: Element, image: Path) -> tuple[int, int]:
         raise UnusableError(f"no size, nor in the image: {error}") from error
 
 
-def _label(element: Element, label_of: dict[str, int], where: str) -> int:
+def _name(element: Element) -> str:
     name = _text(element, "name")
     if not name:
         raise UnusableError("no name")
-    if name not in label_of:
-        raise DataError(f"{where}: unknown class {name!r}, expected one of {', '.join(label_of)}")
-    return label_of[name]
+    return name
 
 
 def _object(element: Element, label: int, size: tuple[int, int]) -> ObjectRow:

@@ -1,4 +1,4 @@
-"""The figures of the ResNet paper's Tables 7 to 12 (arXiv 1512.03385), as data.
+"""The figures of the ResNet paper's Tables 7 to 14 (arXiv 1512.03385), as data.
 
 Training and test sets are named as in the papers: VOC 07+12 is trainval of both years, 07++12 adds
 the test set of 2007; COCO's are those of 2014. All figures are in percent, as printed.
@@ -41,7 +41,9 @@ class Published(NamedTuple):
         method: the network, and what was added.
         training: the training set.
         test: the test set.
-        metric: ``mAP`` of VOC or ImageNet DET, ``AP50`` or ``AP`` of COCO.
+        metric: ``mAP`` of VOC or ImageNet DET, ``AP50`` or ``AP`` of COCO; of ImageNet LOC the
+            localization error with the ground-truth class given, ``GT-class error``, or with the
+            classifier's five classes, ``top-5 error``.
         value: percent.
         source: paper and table.
     """
@@ -198,3 +200,45 @@ TABLE_12 = _published(
     "ImageNet DET test",
     {"ResNet-101, single model": {"mAP": 58.8}, "ResNet-101, ensemble": {"mAP": 62.1}},
 )
+
+TABLE_13 = _published(
+    13,
+    "ImageNet LOC",
+    "ImageNet LOC val",
+    {
+        "VGG's, VGG-16, 1-crop": {"GT-class error": 33.1},
+        "RPN, ResNet-101, 1-crop": {"GT-class error": 13.3},
+        "RPN, ResNet-101, dense": {"GT-class error": 11.7, "top-5 error": 14.4},
+        "RPN + R-CNN, ResNet-101, dense": {"top-5 error": 10.6},
+        "RPN + R-CNN, ensemble, dense": {"top-5 error": 8.9},
+    },
+)
+"""Localization on ImageNet; 1-crop is the 224x224 centre crop, dense is fully convolutional at
+several scales. The classes of the top-5 errors are ResNet-101's (its classification error is 4.6),
+and an ensemble's in the last row."""
+
+_OURS = "ResNet, ensemble (ILSVRC'15)"
+TABLE_14 = (
+    *_published(
+        14,
+        "ImageNet LOC",
+        "ImageNet LOC val",
+        {
+            "OverFeat (ILSVRC'13)": {"top-5 error": 30.0},
+            "VGG (ILSVRC'14)": {"top-5 error": 26.9},
+            _OURS: {"top-5 error": 8.9},
+        },
+    ),
+    *_published(
+        14,
+        "ImageNet LOC",
+        "ImageNet LOC test",
+        {
+            "OverFeat (ILSVRC'13)": {"top-5 error": 29.9},
+            "GoogLeNet (ILSVRC'14)": {"top-5 error": 26.7},
+            "VGG (ILSVRC'14)": {"top-5 error": 25.3},
+            _OURS: {"top-5 error": 9.0},
+        },
+    ),
+)
+"""Localization on ImageNet beside the challenge's earlier entries."""

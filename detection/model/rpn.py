@@ -115,6 +115,17 @@ class RPN(nn.Module):
         Returns:
             N proposals an image; N is at most ``selection.after_nms``.
         """
+        return self.propose_scored(output, sizes, selection)[0]
+
+    @torch.no_grad()
+    def propose_scored(
+        self, output: RPNOutput, sizes: Tensor, selection: ProposalSelection
+    ) -> tuple[Proposals, Tensor]:
+        """Proposes as `propose` does, and says how sure the network is.
+
+        Returns:
+            The proposals, and their objectness: (B, N) float32, logits, -inf in an empty slot.
+        """
         scores, boxes = _best_of_each_level(output, selection.before_nms)
         candidates = clip(torch.cat(boxes, dim=1), sizes)
         # NaN would end RoI pooling in a segmentation fault; as a zero box it is dropped.
@@ -134,7 +145,7 @@ class RPN(nn.Module):
         ranked, rows = ranked.topk(min(selection.after_nms, ranked.shape[1]), dim=1)
         valid = ranked > -torch.inf
         chosen = candidates.gather(1, rows[..., None].expand(-1, -1, 4))
-        return Proposals(chosen * valid[..., None], valid)
+        return Proposals(chosen * valid[..., None], valid), ranked
 
 
 def _by_anchor(maps: Tensor, values: int) -> Tensor:

@@ -56,6 +56,9 @@ def test_proposals_are_ordered_across_levels_and_slots_filled_with_zeros(rpn):
     assert valid.tolist() == [[True] * 4 + [False]]
     wanted = [[40, 40, 60, 60], [80, 10, 100, 30], [41, 41, 61, 61], [0, 0, 20, 20], [0, 0, 0, 0]]
     torch.testing.assert_close(boxes, torch.tensor([wanted]).float(), rtol=0, atol=1e-4)
+    proposals, objectness = rpn.propose_scored(output, SIZES, EVERYTHING)
+    assert torch.equal(proposals.boxes, boxes)
+    assert objectness.tolist() == [[2.0, 1.0, 0.5, -3.0, -torch.inf]]
 
 
 def test_the_counts_before_and_after_suppression(rpn):

@@ -59,7 +59,7 @@ ALLOWED = {
     "detection.json_rows": (),
     "detection.data": ("detection.json_rows", "detection.structures"),
     "detection.evaluation": ("detection.json_rows", "detection.structures"),
-    "detection.reproduction": ("detection.evaluation", "detection.structures"),
+    "detection.reproduction": ("detection.evaluation", "detection.data", "detection.structures"),
     "detection.inference": (
         "detection.checkpoint",
         "detection.structures",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detection.evaluation.significance import Bootstrap, Interval
-    from resdet.tools._runs import Evaluated
+    from detection.reproduction.evaluated import Evaluated
 
 EPILOG = """
 A RUN is a folder that `resdet evaluate` wrote. Runs of one recipe that differ in their seed are
@@ -41,7 +41,7 @@ def _groups(options: argparse.Namespace) -> list[list[Evaluated]]:
     from rich.console import Console
     from rich.progress import track
 
-    from resdet.tools._runs import check_same_data, read_run
+    from detection.reproduction.evaluated import check_same_data, read_run
 
     folders = [[Path(name) for name in group.split(",")] for group in (options.a, options.b)]
     flat = [folder for group in folders for folder in group]

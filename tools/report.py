@@ -60,7 +60,7 @@ def _page(options: argparse.Namespace, progress: Progress) -> str:
     """Reads, computes and renders, with a line of progress each."""
     from detection.evaluation.report import Run, galleries, render_report
     from detection.evaluation.report_analysis import STEPS, analyse, compare
-    from resdet.tools._runs import check_same_data, read_run, run_names
+    from detection.reproduction.evaluated import check_same_data, read_run, run_names
 
     names = run_names(options.runs)
     evaluated = [

@@ -28,7 +28,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _submit(options: argparse.Namespace) -> Path:
     from detection.evaluation.submission import write_coco_submission, write_voc_submission
-    from resdet.tools._runs import read_run
+    from detection.reproduction.evaluated import read_run
 
     run = read_run(options.run, str(options.run), options.data)
     folder = options.output or options.run

@@ -6,11 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from detection.data.records import Records
-    from detection.structures import Predictions
+import numpy as np
+
+from detection.data.folder import read_folder
+from detection.data.labels import LabelMap
+from detection.data.records import Records
+from detection.evaluation.results import read_results
+from detection.structures import Predictions
 
 
 class Evaluated(NamedTuple):
@@ -52,15 +56,17 @@ def _read_figures(folder: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path, name: str, data: Path | None) -> Evaluated:
-    """Reads a run; ``data`` is where the data set is now, if it was moved.
+    """Reads a run and its data set.
+
+    Args:
+        folder: what `resdet evaluate` wrote.
+        name: what to call it.
+        data: where the data set is now, if it was moved; else where it was.
 
     Raises:
-        ValueError, OSError: the run or its data cannot be read, or changed since.
+        OSError: the run or its data cannot be read.
+        ValueError: they are not what was evaluated.
     """
-    from detection.data.folder import read_folder
-    from detection.data.labels import LabelMap
-    from detection.evaluation.results import read_results
-
     figures = _read_figures(folder)
     file = folder / "predictions.json"
     expected = figures.get("predictions_sha256")
@@ -78,15 +84,20 @@ def read_run(folder: Path, name: str, data: Path | None) -> Evaluated:
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or their paths where these repeat."""
+    """Returns the folders' own names, or their paths where these repeat."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def check_same_data(runs: Sequence[Evaluated]) -> None:
-    """Raises ValueError if runs are of different ground truth or classes."""
-    import numpy as np
+    """Refuses runs that do not compare.
 
+    Args:
+        runs: at least one.
+
+    Raises:
+        ValueError: they are of different ground truth or classes.
+    """
     first = runs[0].records
     for run in runs[1:]:
         same = run.records.labels == first.labels and all(

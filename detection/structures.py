@@ -37,6 +37,18 @@ class Batch(NamedTuple):
     image_ids: Tensor
 
 
+class Views(NamedTuple):
+    """Parts of images, all of one size: crops, or whole images.
+
+    Attributes:
+        images: (B, 3, H, W) uint8, RGB.
+        frames: (B, 4) float32, xyxy, the rectangle that each shows, pixels of the original image.
+    """
+
+    images: Tensor
+    frames: Tensor
+
+
 class Target(NamedTuple):
     """What there is to find in one image.
 

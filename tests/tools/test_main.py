@@ -14,6 +14,7 @@ ARGPARSE = (
     "compare",
     "convert",
     "degradation",
+    "download",
     "evaluate",
     "predict",
     "report",

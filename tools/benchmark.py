@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -30,8 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     module.add_arguments(parser)
     parser.add_argument("--output", type=Path, help="JSON file for the report")
     options = parser.parse_args(arguments[1:])
+    from detection.reproduction.artefacts import SPEED, environment
+
     try:
-        report = json.dumps(module.run(options), indent=2)
+        command = shlex.join(["resdet", "benchmark", *arguments])
+        kind = {} if subject == "accuracy" else {"kind": SPEED}
+        facts = {"command": command, **kind, **module.run(options), "environment": environment()}
+        report = json.dumps(facts, indent=2)
         if options.output:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(report + "\n", encoding="utf-8")

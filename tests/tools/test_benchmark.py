@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torchvision
 
+from detection.reproduction.artefacts import config_sha256, read_artefact
 from resdet.tools.benchmark import SUBJECTS, main
 from resdet.tools.benchmarks import detectors, evaluation, protocol, startup
 from resdet.tools.benchmarks import train as train_subject
@@ -118,7 +120,8 @@ def test_speed(
     monkeypatch.setattr(train_subject, "check_gradients", lambda *_: 0.0)
     file = tmp_path / "new" / "report.json"
     options = ["--model", "fpn", "--backbone", "resnet18", "--threads", "1", "--rounds", "2"]
-    assert main([subject, *options, "--output", str(file)]) == 0
+    options += ["--output", str(file)]
+    assert main([subject, *options]) == 0
     report = json.loads(file.read_text())
     assert json.loads(capsys.readouterr().out) == report
     assert report["subject"] == f"{subject} fpn resnet18 float32"
@@ -126,7 +129,9 @@ def test_speed(
     least, most = report["ratio_range"]
     assert 0 < least <= report["ratio"] <= most
     assert report["ours_wall_s"] > 0
-    assert report["versions"]["torch"] == importlib.metadata.version("torch")
+    assert report["command"] == shlex.join(["resdet", "benchmark", subject, *options])
+    assert report["kind"] == read_artefact(file).facts["kind"] == "speed"
+    assert report["environment"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_a_closed_gate_stops_the_clock(
@@ -199,11 +204,14 @@ def test_accuracy(shapes: Path, tmp_path: Path):
     own = ["--data", str(shapes), "--weights", str(weights), "--epochs", "1", "--seeds", "3"]
     file = tmp_path / "report.json"
     assert main(["accuracy", *own, *sides, "--output", str(file)]) == 0
-    report = json.loads(file.read_text())
+    report = read_artefact(file).facts
+    assert report["seeds"] == [3]
+    assert report["config_sha256"] == config_sha256(report["configuration"])
+    assert report["predictions_sha256"].keys() == {"ours/3", "torchvision/3"}
     assert [(run["side"], run["seed"]) for run in report["runs"]] == [
         ("ours", 3),
         ("torchvision", 3),
     ]
-    assert report["epochs"] == 1
+    assert report["configuration"]["epochs"] == 1
     for run in report["runs"]:
         assert 0 <= run["voc07"] <= 1

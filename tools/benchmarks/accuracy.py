@@ -8,10 +8,12 @@ are scored by the same code.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from torch import Tensor, nn
 from detection.data.datamodule import DetectionData
 from detection.evaluation.coco import evaluate_coco
 from detection.evaluation.gather import PredictionBuffer
+from detection.evaluation.results import write_results
 from detection.evaluation.voc import evaluate_voc
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.criterion import Criterion, RoICriterion, RPNCriterion
 from detection.model.matching import Sampler
 from detection.model.roi_head import DetectionSelection
 from detection.model.rpn import ProposalSelection
+from detection.reproduction.artefacts import config_sha256
 from detection.structures import Batch, Detections, Target
 from detection.training.schedule import Schedule
 from resdet.tools.benchmarks.detectors import freeze_alike
@@ -83,12 +87,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with Progress() as bar:
         for seed in options.seeds:
             runs.extend(_both(options, seed, bar))
+    configuration = _configuration(options)
     report = {
         "subject": f"accuracy on {Path(options.data).name}, {options.train} to {options.val}",
-        "epochs": options.epochs,
-        "sides": [options.short_side, options.long_side],
-        "lr_per_16_images": options.lr,
-        "batch_norm": options.batch_norm,
+        "config_sha256": config_sha256(configuration),
+        "seeds": options.seeds,
+        "predictions_sha256": {
+            f"{entry['side']}/{entry['seed']}": entry.pop("predictions_sha256") for entry in runs
+        },
+        "configuration": configuration,
         "runs": runs,
     }
     for figure in ("voc07", "voc10", "ap", "ap50"):
@@ -98,6 +105,27 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         }
         report[figure] = {side: _spread(own) for side, own in values.items()}
     return report
+
+
+def _configuration(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns what both sides are trained by, as plain values, but for the seeds."""
+    return {
+        "weights_sha256": hashlib.sha256(options.weights.read_bytes()).hexdigest(),
+        "epochs": options.epochs,
+        "sides": [options.short_side, options.long_side],
+        "detector": _spec(options).to_plain(),
+        "criterion": asdict(CRITERION),
+        "schedule": asdict(_schedule(options)),
+        "max_gradient_norm": MAX_GRADIENT_NORM,
+    }
+
+
+def _spec(options: argparse.Namespace) -> DetectorSpec:
+    return replace(SPEC, batch_norm=options.batch_norm)
+
+
+def _schedule(options: argparse.Namespace) -> Schedule:
+    return replace(SCHEDULE, lr_per_16_images=options.lr)
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -120,8 +148,7 @@ def _both(options: argparse.Namespace, seed: int, bar: Progress) -> Iterable[dic
     )
     torch.manual_seed(seed)
     fresh = ("layer4", "fc")
-    spec = replace(SPEC, batch_norm=options.batch_norm)
-    schedule = replace(SCHEDULE, lr_per_16_images=options.lr)
+    spec, schedule = _spec(options), _schedule(options)
     ours = faster_rcnn(len(data.labels.names), spec, weights=str(options.weights), fresh=fresh)
     peer = twin(ours, spec, CRITERION)
     freeze_alike(ours, peer)
@@ -174,7 +201,7 @@ def _train(
 
 
 @torch.inference_mode()
-def _score(detect: Detect, data: DetectionData) -> dict[str, float]:
+def _score(detect: Detect, data: DetectionData) -> dict[str, Any]:
     buffer = PredictionBuffer()
     for batch, _ in data.val_dataloader():
         buffer.add(detect(batch), batch.image_ids)
@@ -182,7 +209,12 @@ def _score(detect: Detect, data: DetectionData) -> dict[str, float]:
     voc = evaluate_voc(truth, found, data.labels.names)
     coco = evaluate_coco(truth, found, data.labels.names)
     figures = {"voc07": voc.voc07, "voc10": voc.voc10, "ap": coco.ap, "ap50": coco.ap50}
-    return {name: round(value, 4) for name, value in figures.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder, "predictions.json")
+        write_results(results, found, data.labels.ids)
+        digest = hashlib.sha256(results.read_bytes()).hexdigest()
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    return {**rounded, "predictions_sha256": digest}
 
 
 def _images(batch: Batch) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torchvision.datasets import VOCDetection
 from torchvision.transforms import v2
 
 from detection.data.datamodule import DetectionData
-from resdet.tools.benchmarks.protocol import alternate, environment
+from resdet.tools.benchmarks.protocol import alternate, conditions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,5 +60,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "peer": "torchvision VOCDetection and transforms v2",
         "images_per_round": len(draws),
         **alternate(run_peer, run_ours, options.rounds),
-        **environment(torch.device("cpu")),
+        **conditions(torch.device("cpu")),
     }

@@ -15,7 +15,7 @@ from resdet.tools.benchmarks.detectors import (
     peer_inputs,
     random_batch,
 )
-from resdet.tools.benchmarks.protocol import alternate, environment
+from resdet.tools.benchmarks.protocol import alternate, conditions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,5 +54,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "size": SIZES[options.model],
         "detections_compared": compared,
         **alternate(run_peer, run_ours, options.rounds),
-        **environment(device),
+        **conditions(device),
     }

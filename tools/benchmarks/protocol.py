@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import resource
 import statistics
 import time
@@ -58,19 +56,18 @@ def _time(side: Side) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Returns what the figures depend on, with the convolution peak measured on the spot."""
-    packages = ("torch", "torchvision", "numpy", "pytorch-lightning", "albumentations")
+def conditions(device: torch.device) -> dict[str, Any]:
+    """Returns what speed depends on besides machine and packages, and the peak memory.
+
+    The convolution peak is measured on the spot.
+    """
     return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "allocator": {
             name: value for name, value in os.environ.items() if name.startswith("MALLOC_")
         },
         "conv_peak_gflops": round(_conv_peak(device)),
         "peak_memory_mb": peak_memory_mb(device),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "python": platform.python_version(),
     }
 
 
@@ -79,12 +76,6 @@ def peak_memory_mb(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() // 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
-
-
-def _processor() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from resdet.tools.benchmarks.detectors import (
     peer_inputs,
     random_batch,
 )
-from resdet.tools.benchmarks.protocol import alternate, environment
+from resdet.tools.benchmarks.protocol import alternate, conditions
 
 SIZE = (640, 832)
 GATE_SIZE = (192, 256)
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "batch": 2,
         "gradient_difference_float64": difference,
         **alternate(run_peer, run_ours, options.rounds),
-        **environment(device),
+        **conditions(device),
     }
 
 

@@ -33,8 +33,16 @@ class Evaluated(NamedTuple):
     predictions: Predictions
 
 
-def _read_figures(folder: Path) -> dict[str, Any]:
-    """Reads figures.json and checks what the report needs of it."""
+def read_figures(folder: Path) -> dict[str, Any]:
+    """Reads figures.json and checks what others need of it.
+
+    Args:
+        folder: what `resdet evaluate` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there is none, or it is not one; the message names file and field.
+    """
     file = folder / "figures.json"
     if not file.is_file():
         raise ValueError(f"{folder}: no figures.json, expected a folder of `resdet evaluate`")
@@ -67,7 +75,7 @@ def read_run(folder: Path, name: str, data: Path | None) -> Evaluated:
         OSError: the run or its data cannot be read.
         ValueError: they are not what was evaluated.
     """
-    figures = _read_figures(folder)
+    figures = read_figures(folder)
     file = folder / "predictions.json"
     expected = figures.get("predictions_sha256")
     if expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:

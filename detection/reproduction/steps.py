@@ -1,0 +1,184 @@
+"""Commands in their order: what is done is skipped, what was interrupted is resumed.
+
+A step is a command of ``resdet`` in a process of its own. Its marker ``steps/NAME.json`` appears
+when it has ended well, and says by which command. Steps that do not wait for each other run side by
+side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+_POLL = 0.2  # seconds between looks at a process
+_TAIL = 4000  # bytes of a log that an error or a progress bar looks at
+
+
+class StepError(RuntimeError):
+    """A step that failed; the message names it, its last words and its log."""
+
+
+class Step(NamedTuple):
+    """One command.
+
+    Attributes:
+        name: different from the other steps', and a file's name.
+        command: arguments of ``resdet``, the tool first.
+        resumes: folder whose ``last.ckpt`` says that the command can go on with ``--resume``; None
+            for a command that starts anew.
+        after: names of the steps that must have ended before.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    resumes: Path | None = None
+    after: tuple[str, ...] = ()
+
+
+Tell = Callable[[str, str | None], None]
+"""Told from threads: a running step's name and its log's last line, or None when it has ended."""
+
+
+def pending(steps: Sequence[Step], output: Path) -> list[Step]:
+    """Returns the steps that have to run: those not done, and those after them.
+
+    Args:
+        steps: all, each after those it waits for.
+        output: folder of the markers.
+
+    Raises:
+        ValueError: a step was done by another command, or waits for one that does not come before
+            it.
+    """
+    due: dict[str, bool] = {}
+    for step in steps:
+        unknown = [name for name in step.after if name not in due]
+        if unknown:
+            raise ValueError(f"step {step.name} waits for {unknown}, which do not come before it")
+        due[step.name] = not _done(step, output) or any(due[name] for name in step.after)
+    return [step for step in steps if due[step.name]]
+
+
+def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) -> None:
+    """Runs what is pending.
+
+    Args:
+        steps: all, each after those it waits for.
+        output: folder of markers and logs.
+        tell: how far the running steps are.
+        jobs: how many commands run at once; each has its share of the cores.
+
+    Raises:
+        StepError: a command failed; those beside it are ended, and what is done stays.
+        ValueError: see `pending`; or another process works in this folder.
+    """
+    (output / "steps").mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / "steps" / ".lock", timeout=0):
+            _run(pending(steps, output), output, tell, jobs)
+    except Timeout as error:
+        raise ValueError(f"{output}: another process works in this folder") from error
+
+
+def seconds_of(name: str, output: Path) -> float | None:
+    """Returns how long a step took, over all its tries since the last marker; None if not done."""
+    marker = _marker(name, output)
+    return float(json.loads(marker.read_bytes())["seconds"]) if marker.is_file() else None
+
+
+def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
+    waiting = {step.name: step for step in due}
+    for name in waiting:  # what depended on a step that is done anew is no longer true
+        _marker(name, output).unlink(missing_ok=True)
+    running: dict[Future[None], str] = {}
+    stop = Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                for step in _ready(waiting, running.values(), jobs - len(running)):
+                    work = pool.submit(_execute, step, output, tell, jobs, stop)
+                    running[work] = step.name
+                    del waiting[step.name]
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for work in finished:
+                    del running[work]
+                    work.result()
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _ready(waiting: Mapping[str, Step], running: Iterable[str], room: int) -> list[Step]:
+    busy = {*waiting, *running}
+    free = [step for step in waiting.values() if not busy.intersection(step.after)]
+    return free[:room]
+
+
+def _execute(step: Step, output: Path, tell: Tell, jobs: int, stop: Event) -> None:
+    log = output / "steps" / f"{step.name}.log"
+    started = time.perf_counter()
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resdet.tools", *step.command, *_resume(step)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))},
+        )
+        while process.poll() is None:
+            if stop.wait(_POLL):
+                process.terminate()
+                process.wait()
+                return
+            tell(step.name, last_line(log))
+    if process.returncode:
+        raise StepError(
+            f"{step.name}: exit code {process.returncode}: {last_line(log)} (log: {log})"
+        )
+    facts = {"command": step.command, "seconds": round(time.perf_counter() - started, 1)}
+    marker = _marker(step.name, output)
+    partial = marker.with_suffix(".partial")
+    partial.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    partial.replace(marker)
+    tell(step.name, None)
+
+
+def _resume(step: Step) -> tuple[str, ...]:
+    can = step.resumes is not None and (step.resumes / "last.ckpt").is_file()
+    return ("--resume",) if can else ()
+
+
+def last_line(log: Path) -> str:
+    """Returns the last line of a log, or what a progress bar has last written over it."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        text = file.read().decode(errors="replace")
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    return next((line for line in reversed(lines) if line), "")
+
+
+def _done(step: Step, output: Path) -> bool:
+    marker = _marker(step.name, output)
+    if not marker.is_file():
+        return False
+    command = json.loads(marker.read_bytes())["command"]
+    if tuple(command) != step.command:
+        raise ValueError(
+            f"{marker}: made by `resdet {' '.join(command)}`, now wanted "
+            f"`resdet {' '.join(step.command)}`: name another folder, or remove the marker"
+        )
+    return True
+
+
+def _marker(name: str, output: Path) -> Path:
+    return output / "steps" / f"{name}.json"

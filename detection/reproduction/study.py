@@ -1,0 +1,180 @@
+"""What a reproduction consists of: rows of figures, trainings behind them, and their commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from detection.reproduction.steps import Step
+from detection.reproduction.tables import Published
+
+Metric = Literal["ap", "ap50", "voc07", "voc10"]
+
+
+class Training(NamedTuple):
+    """A detector to be trained, once for each seed.
+
+    Attributes:
+        name: of its folder, different from the others'.
+        command: arguments of ``resdet`` without data, seed and folder.
+        pretraining: arguments of ``resdet`` that make its backbone's weights, for each seed;
+            empty where published weights serve. Trainings of one ``pretrained`` share them.
+        pretrained: name of the folder of those weights.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    pretraining: tuple[str, ...] = ()
+    pretrained: str = ""
+
+
+class Row(NamedTuple):
+    """A method with its published figures, and how ours are measured.
+
+    Attributes:
+        key: short name, different from the other rows'.
+        method: as the paper calls it.
+        published: its figures on one test set; empty if the paper has none.
+        metrics: which of our figures stands beside each, or is measured without one.
+        trainings: the detectors; several are an ensemble.
+        options: of ``resdet evaluate``.
+        all_seeds: whether the ensemble is of all seeds' detectors, and so has one figure.
+        runs_as: what stands in for the method's network; empty if it is the network itself.
+        unavailable: why there can be no figure of ours here; empty if there can.
+    """
+
+    key: str
+    method: str
+    published: tuple[Published, ...]
+    metrics: tuple[Metric, ...]
+    trainings: tuple[Training, ...] = ()
+    options: tuple[str, ...] = ()
+    all_seeds: bool = False
+    runs_as: str = ""
+    unavailable: str = ""
+
+
+class Gap(NamedTuple):
+    """Two rows whose difference is a claim of the paper's.
+
+    Attributes:
+        a: key of the first row.
+        b: key of the second; the difference is b - a.
+        paper: the paper's difference in each metric, where it is not that of the rows' figures.
+    """
+
+    a: str
+    b: str
+    paper: tuple[float, ...] = ()
+
+
+class Study(NamedTuple):
+    """A table, or the mini study.
+
+    Attributes:
+        name: of its report's files.
+        title: heading.
+        rows: in the table's order.
+        gaps: the claims.
+        data: the data set's folder.
+        split: what is tested on, as `resdet evaluate --split` takes it.
+        needed: files and folders below ``data`` without which it cannot run.
+        download: the command that would fetch them.
+        shared: steps before everything else, such as drawing data.
+        comparable: whether the test set is the papers', so that figures can be judged by theirs.
+        per_class: whether the report has a table of classes beside the paper's.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    gaps: tuple[Gap, ...]
+    data: Path
+    split: str
+    needed: tuple[str, ...] = ()
+    download: str = ""
+    shared: tuple[Step, ...] = ()
+    comparable: bool = True
+    per_class: bool = False
+
+
+def missing(study: Study) -> str:
+    """Says which data are not here, and how to get them; empty if all are."""
+    absent = [name for name in study.needed if not (study.data / name).exists()]
+    if not absent:
+        return ""
+    return f"data not here: {study.data / absent[0]} is missing; `{study.download}` fetches it"
+
+
+def study_steps(
+    study: Study, output: Path, seeds: Sequence[int], trainer: Sequence[str] = ()
+) -> list[Step]:
+    """Lists every command of a study, in an order that they can run in.
+
+    Args:
+        study: the study.
+        output: folder of the runs, which studies share.
+        seeds: one training of each network for each.
+        trainer: options of every ``resdet train``, such as ``--trainer.devices 8``.
+    """
+    steps = {step.name: step for step in study.shared}
+    rows = [row for row in study.rows if not row.unavailable]
+    for seed in seeds:
+        for row in rows:
+            for training in row.trainings:
+                steps |= {
+                    step.name: step for step in _train(study, training, output, seed, trainer)
+                }
+    for seed in seeds:
+        for row in rows:
+            step = _evaluate(study, row, output, seeds if row.all_seeds else [seed])
+            steps.setdefault(step.name, step)
+    return list(steps.values())
+
+
+def evaluation_folders(row: Row, output: Path, seeds: Sequence[int]) -> list[Path]:
+    """Returns where the row's evaluations lie, one a seed, or one of all seeds' ensemble."""
+    groups = [list(seeds)] if row.all_seeds else [[seed] for seed in seeds]
+    return [output / "evaluations" / _evaluation_name(row, group) for group in groups]
+
+
+def _train(
+    study: Study, training: Training, output: Path, seed: int, trainer: Sequence[str]
+) -> list[Step]:
+    shared = tuple(step.name for step in study.shared)
+    folder = output / training.name / f"seed-{seed}"
+    common = ("--seed_everything", str(seed), "--output", str(folder))
+    name = f"{training.name}-seed-{seed}"
+    if not training.pretraining:
+        command = (*training.command, "--data.root", str(study.data), *trainer, *common)
+        return [Step(name, command, folder, shared)]
+    weights = output / training.pretrained / f"seed-{seed}"
+    before = Step(
+        f"{training.pretrained}-seed-{seed}",
+        (*training.pretraining, "--seed_everything", str(seed), "--output", str(weights)),
+        weights,
+        shared,
+    )
+    data = ("--data.root", str(study.data), "--model.weights", f"{weights}/weights.safetensors")
+    return [
+        before,
+        Step(name, (*training.command, *data, *trainer, *common), folder, (before.name,)),
+    ]
+
+
+def _evaluate(study: Study, row: Row, output: Path, seeds: Sequence[int]) -> Step:
+    # The last checkpoint: the best one was chosen by the very images that are tested on.
+    trained = [(training.name, seed) for seed in seeds for training in row.trainings]
+    checkpoints = [str(output / name / f"seed-{seed}" / "last.ckpt") for name, seed in trained]
+    name = _evaluation_name(row, seeds)
+    command = (
+        *("evaluate", "--checkpoint", *checkpoints, "--data", str(study.data)),
+        *("--split", study.split, "--output", str(output / "evaluations" / name), *row.options),
+    )
+    after = tuple(f"{name}-seed-{seed}" for name, seed in trained)
+    return Step(f"evaluate-{name}", command, None, after)
+
+
+def _evaluation_name(row: Row, seeds: Sequence[int]) -> str:
+    return f"{row.key}-seeds" if len(seeds) > 1 else f"{row.key}-seed-{seeds[0]}"

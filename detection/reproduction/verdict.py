@@ -1,0 +1,106 @@
+"""Our figure beside a paper's: how sure ours is, and what that says of theirs.
+
+All figures and differences are in percent, or points of it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from detection.evaluation.seeds import seed_spread
+from detection.evaluation.significance import Interval
+
+Verdict = Literal["within", "above", "below"]
+Direction = Literal["same direction", "not shown", "opposite direction"]
+
+
+class Measured(NamedTuple):
+    """A figure, or a difference of two, with its 95% interval.
+
+    Attributes:
+        value: mean over the runs.
+        low: lower end; nan if there is none.
+        high: upper end.
+        basis: what the interval is over.
+        runs: the figure of each run.
+    """
+
+    value: float
+    low: float
+    high: float
+    basis: str
+    runs: tuple[float, ...]
+
+
+def measured(figures: Sequence[float], over_images: Interval | None = None) -> Measured:
+    """Makes a figure of its runs.
+
+    Several trainings give the t interval of their mean, which says what other seeds would have
+    given on these images: the papers' test images are ours, their seeds are not. One training has
+    only the interval over images, which says less.
+
+    Args:
+        figures: of each run, percent; at least one.
+        over_images: the bootstrap interval of the first run, in [0, 1]; used for a single run.
+
+    Raises:
+        ValueError: there is no figure, or one is not finite.
+    """
+    spread = seed_spread(figures)
+    if spread.runs > 1:
+        basis = f"{spread.runs} seeds, t interval"
+        return Measured(spread.mean, spread.low, spread.high, basis, tuple(figures))
+    if over_images is None:
+        return Measured(spread.mean, math.nan, math.nan, "one run", tuple(figures))
+    low, high = 100 * over_images.low, 100 * over_images.high
+    return Measured(spread.mean, low, high, "one run, bootstrap over images", tuple(figures))
+
+
+def difference(
+    a: Sequence[float], b: Sequence[float], over_images: Interval | None = None
+) -> Measured:
+    """Makes the difference b - a, seed by seed where both have the same number of runs.
+
+    Args:
+        a: figures of the first method's runs, percent.
+        b: of the second's.
+        over_images: the paired bootstrap interval of the first runs' difference, in [-1, 1].
+
+    Raises:
+        ValueError: a side has no figure, or one is not finite.
+    """
+    count = min(len(a), len(b))
+    return measured([y - x for x, y in zip(a[:count], b[:count], strict=True)], over_images)
+
+
+def judge(paper: float, ours: Measured) -> Verdict:
+    """Says where our interval lies: around the paper's figure (within), above or below it.
+
+    Args:
+        paper: the paper's figure, percent.
+        ours: ours; without an interval the value itself decides, as printed.
+    """
+    low, high = _ends(ours)
+    # Papers print one digit: a figure stands for all that round to it.
+    if low <= paper + 0.05 and high >= paper - 0.05:
+        return "within"
+    return "above" if low > paper else "below"
+
+
+def judge_direction(paper: float, ours: Measured) -> Direction:
+    """Says whether our difference has the sign of the paper's, where its interval excludes 0.
+
+    Args:
+        paper: the paper's difference, points.
+        ours: ours.
+    """
+    low, high = _ends(ours)
+    if low <= 0 <= high:
+        return "not shown"
+    return "same direction" if (ours.value > 0) == (paper > 0) else "opposite direction"
+
+
+def _ends(ours: Measured) -> tuple[float, float]:
+    if math.isnan(ours.low):
+        return ours.value, ours.value
+    return ours.low, ours.high

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from detection.reproduction.steps import Step, StepError, last_line, pending, run_steps, seconds_of
+
+
+def _quiet(name: str, line: str | None) -> None:
+    pass
+
+
+def _draw(name: str, folder: Path, *after: str) -> Step:
+    sizes = ("--train", "1", "--val", "1", "--test", "1")
+    return Step(name, ("shapes", str(folder), *sizes), None, after)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Step], list[tuple]]:
+    root = tmp_path_factory.mktemp("runs")
+    steps = [
+        _draw("a", root / "a"),
+        _draw("b", root / "b"),
+        Step("c", ("shapes", str(root / "c"), "--train", "1", "--seed", "1"), None, ("a", "b")),
+    ]
+    told: list[tuple] = []
+    run_steps(steps, root, lambda *words: told.append(words), jobs=2)
+    return root, steps, told
+
+
+def test_steps_run_in_their_order(done) -> None:
+    root, steps, told = done
+    assert [(root / name / "shapes.json").is_file() for name in "abc"] == [True] * 3
+    ended = [name for name, line in told if line is None]
+    assert sorted(ended[:2]) == ["a", "b"]
+    assert ended[2] == "c"
+    started = [name for name, _ in told]
+    assert started.index("c") > max(told.index(("a", None)), told.index(("b", None)))
+
+
+def test_what_is_done_is_not_pending(done) -> None:
+    root, steps, _ = done
+    assert pending(steps, root) == []
+    assert seconds_of("a", root) > 0
+    assert seconds_of("elsewhere", root) is None
+
+
+def test_a_step_done_anew_takes_those_after_it_along(done) -> None:
+    root, steps, _ = done
+    marker = root / "steps" / "a.json"
+    text = marker.read_text()
+    marker.unlink()
+    try:
+        assert [step.name for step in pending(steps, root)] == ["a", "c"]
+    finally:
+        marker.write_text(text)
+
+
+def test_another_command_is_refused(done) -> None:
+    root, steps, _ = done
+    changed = [steps[0]._replace(command=("shapes", "elsewhere"))]
+    with pytest.raises(ValueError, match=r"a\.json: made by `resdet shapes .*now wanted"):
+        pending(changed, root)
+
+
+def test_a_step_before_the_one_it_waits_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"step b waits for \['a'\]"):
+        pending([_draw("b", tmp_path / "b", "a")], tmp_path)
+
+
+def test_a_failure_names_step_reason_and_log_and_leaves_no_marker(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    steps = [_draw("bad", tmp_path / "full"), _draw("after", tmp_path / "after", "bad")]
+    with pytest.raises(StepError, match=r"bad: exit code 1: resdet shapes: .*full.*log: .*bad\.log"):
+        run_steps(steps, tmp_path, _quiet)
+    assert not (tmp_path / "after").exists()
+    assert [step.name for step in pending(steps, tmp_path)] == ["bad", "after"]
+
+
+def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:
+    """What asks for --resume of a tool without it fails, and so shows that it was asked."""
+    step = _draw("train", tmp_path / "data")._replace(resumes=tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").touch()
+    with pytest.raises(StepError, match="unrecognized arguments: --resume"):
+        run_steps([step], tmp_path, _quiet)
+
+
+def test_a_folder_has_one_runner(tmp_path: Path) -> None:
+    def tell(name: str, line: str | None) -> None:
+        if line is None:
+            with pytest.raises(ValueError, match="another process works in this folder"):
+                run_steps([], tmp_path, _quiet)
+
+    run_steps([_draw("a", tmp_path / "a")], tmp_path, tell)
+    assert json.loads((tmp_path / "steps" / "a.json").read_text())["command"][0] == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("", ""), ("one\ntwo\n\n", "two"), ("10%\r50%\r", "50%"), ("x" * 9000 + "\nend", "end")],
+)
+def test_last_line(tmp_path: Path, text: str, line: str) -> None:
+    file = tmp_path / "log"
+    file.write_text(text)
+    assert last_line(file) == line

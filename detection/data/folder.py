@@ -20,12 +20,26 @@ from detection.data.voc import read_voc, voc_labels
 from detection.structures import Annotations
 
 
-class _Voc(NamedTuple):
+class VocSource(NamedTuple):
+    """A split in VOC's layout.
+
+    Attributes:
+        root: folder with ``Annotations``, ``ImageSets/Main`` and ``JPEGImages``.
+        split: name of a list in ``ImageSets/Main``.
+    """
+
     root: Path
     split: str
 
 
-class _Coco(NamedTuple):
+class CocoSource(NamedTuple):
+    """A split in COCO's layout.
+
+    Attributes:
+        annotation_file: the JSON file.
+        image_root: folder of its images.
+    """
+
     annotation_file: Path
     image_root: Path
 
@@ -49,16 +63,29 @@ def read_folder(root: Path, split: str, labels: LabelMap | None = None) -> Recor
     Raises:
         DataError: neither layout is there, layouts are mixed, or a reader refuses the data.
     """
-    sources = _sources(root, split)
+    sources = find_sources(root, split)
     records: list[Records] = []
     for source in sources:
-        if isinstance(source, _Coco):
-            records.append(read_coco(source.annotation_file, source.image_root, labels))
-            labels = records[0].labels
-        else:
-            labels = labels or _voc_union(sources)
-            records.append(read_voc(source.root, source.split, labels))
+        if labels is None and isinstance(source, VocSource):
+            labels = _voc_union(sources)
+        records.append(read_source(source, labels))
+        labels = records[0].labels
     return concatenate(records)
+
+
+def read_source(source: VocSource | CocoSource, labels: LabelMap | None = None) -> Records:
+    """Reads a single split.
+
+    Args:
+        source: of `find_sources`.
+        labels: the classes to expect; those of the folder or file when None.
+
+    Raises:
+        DataError: the reader refuses the data.
+    """
+    if isinstance(source, CocoSource):
+        return read_coco(source.annotation_file, source.image_root, labels)
+    return read_voc(source.root, source.split, labels)
 
 
 def folder_labels(root: Path, split: str) -> LabelMap:
@@ -75,8 +102,8 @@ def folder_labels(root: Path, split: str) -> LabelMap:
     Raises:
         DataError: neither layout is there, layouts are mixed, or categories differ.
     """
-    sources = _sources(root, split)
-    files = [source.annotation_file for source in sources if isinstance(source, _Coco)]
+    sources = find_sources(root, split)
+    files = [source.annotation_file for source in sources if isinstance(source, CocoSource)]
     if not files:
         return _voc_union(sources)
     labels = coco_labels(files[0])
@@ -133,32 +160,41 @@ def _joined(parts: Sequence[Annotations]) -> Annotations:
     return joined._replace(offsets=offsets, image_ids=image_ids)
 
 
-def _voc_union(sources: Sequence[_Voc | _Coco]) -> LabelMap:
-    folders = dict.fromkeys(source.root for source in sources if isinstance(source, _Voc))
+def _voc_union(sources: Sequence[VocSource | CocoSource]) -> LabelMap:
+    folders = dict.fromkeys(source.root for source in sources if isinstance(source, VocSource))
     names = {name for folder in folders for name in voc_labels(folder).names}
     return LabelMap.from_names(sorted(names))
 
 
-def _sources(root: Path, split: str) -> list[_Voc | _Coco]:
+def find_sources(root: Path, split: str) -> list[VocSource | CocoSource]:
+    """Finds the files of a split, or of a union of splits.
+
+    Args:
+        root: the folder.
+        split: as for ``read_folder``.
+
+    Raises:
+        DataError: neither layout is there, or layouts are mixed.
+    """
     sources = [_source(root, part.strip()) for part in split.split("+")]
     if len({type(source) for source in sources}) > 1:
         raise DataError(f"{root}: split {split} mixes VOC and COCO layouts")
     return sources
 
 
-def _source(root: Path, part: str) -> _Voc | _Coco:
+def _source(root: Path, part: str) -> VocSource | CocoSource:
     below, _, name = part.rpartition("/")
     folder = root / below
     if not name:
         raise DataError(f"{root}: split {part!r} has no name, expected NAME or FOLDER/NAME")
     if (folder / "Annotations").is_dir() and (folder / "ImageSets").is_dir():
-        return _Voc(folder, name)
+        return VocSource(folder, name)
     stems = (f"instances_{name}", name, f"image_info_{name}")
     candidates = [folder / "annotations" / f"{stem}.json" for stem in stems]
     for file in candidates:
         if file.is_file():
             images = (folder / name, folder / "images" / name, folder / "images")
-            return _Coco(file, next((path for path in images if path.is_dir()), folder))
+            return CocoSource(file, next((path for path in images if path.is_dir()), folder))
     raise DataError(
         f"{folder}: neither VOC's layout (looked for Annotations/ and ImageSets/) nor COCO's "
         f"(looked for {', '.join(str(file.relative_to(folder)) for file in candidates)}); "

@@ -6,8 +6,7 @@ that is resumed in the middle of an epoch continues with the very next batch.
 
 from __future__ import annotations
 
-import logging
-import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from detection.data.dataset import DetectionDataset, Item, collate
+from detection.data.dataset import DetectionDataset, ProposalDataset, collate, collate_proposed
 from detection.data.folder import folder_labels, read_folder
 from detection.data.labels import LabelMap
+from detection.data.loading import WORKER_TIMEOUT, TrainLoader, info, start_worker
+from detection.data.proposals import StoredProposals
 from detection.data.records import DataError, Records, summary
 from detection.data.sampling import Draw, TrainBatches, shard
-from detection.data.transforms import NONE, PAPER, Augmentation, Transform, use_calling_thread
+from detection.data.transforms import NONE, PAPER, Augmentation, Transform
 from detection.structures import Annotations
-
-_log = logging.getLogger(__name__)
-
-_WORKER_TIMEOUT = 300.0  # seconds after which a hung worker ends the run
 
 
 class DetectionData(LightningDataModule):
     """Training and validation data from a folder in VOC's or COCO's layout.
 
-    Each training batch is ``(Batch, list[Target])``, and so is each validation batch.
+    Each training batch is ``(Batch, list[Target])``, and so is each validation batch. With
+    ``proposals``, a training batch is ``(Batch, list[Target], list[Tensor])``: each image's
+    proposals, (N, 4) float32, xyxy, in pixels of the resized image, best first.
+
+    Attributes:
+        batch_size: as the argument; it and the proposals may be set between runs of a trainer.
+        proposals: of all training images; None without.
 
     Args:
         root: the folder, as ``read_folder`` takes it.
@@ -88,6 +90,7 @@ class DetectionData(LightningDataModule):
         self._divisible = divisible
         self._skip_empty = skip_empty
         self.seed = seed
+        self.proposals: StoredProposals | None = None
         self._labels: LabelMap | None = None
         self._records: dict[str, Records] = {}
 
@@ -122,15 +125,17 @@ class DetectionData(LightningDataModule):
         """Reads the annotations that ``stage`` needs, once.
 
         Args:
-            stage: Lightning's stage; "fit" or None for both splits, else validation alone.
+            stage: Lightning's stage; "fit" or None for both splits, "predict" for the training
+                split, else the validation split.
 
         Raises:
             DataError: the data set cannot be used.
         """
-        for part in ("train", "val") if stage in ("fit", None) else ("val",):
+        needed = {"fit": ("train", "val"), None: ("train", "val"), "predict": ("train",)}
+        for part in needed.get(stage, ("val",)):
             self._read(part)
 
-    def train_dataloader(self) -> DataLoader[Item]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Makes the loader of training batches, which goes on where the trainer stands.
 
         Raises:
@@ -142,7 +147,7 @@ class DetectionData(LightningDataModule):
         images = np.arange(len(records.files))
         if self._skip_empty:
             images = images[_has_objects(truth)]
-            _info(
+            info(
                 f"training on {len(images)} images;"
                 f" {len(records.files) - len(images)} without objects are left out"
             )
@@ -156,29 +161,46 @@ class DetectionData(LightningDataModule):
             world=world,
         )
         dataset = DetectionDataset(records, self._train_transform)
-        return _TrainLoader(dataset, batch_sampler=batches, trainer=self.trainer, **self._loading())
+        position = None if self.trainer is None else partial(_processed, self.trainer)
+        settings: dict[str, Any] = {"batch_sampler": batches, "position": position}
+        if self.proposals is None:
+            return TrainLoader(dataset, **settings, **self._loading(collate))
+        proposed = ProposalDataset(dataset, self.proposals)
+        return TrainLoader(proposed, **settings, **self._loading(collate_proposed))
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Makes the loader of this process's share of the validation images, in order.
 
         Raises:
             DataError: there are fewer images than processes.
             ValueError: Lightning would shard the data a second time.
         """
-        records, (rank, world) = self.val_records, self._process()
-        self._check_enough("val", len(records.files), world)
+        return self._in_order("val")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Makes the loader of this process's share of all training images, in order, unaugmented.
+
+        Raises:
+            DataError: there are fewer images than processes.
+            ValueError: Lightning would shard the data a second time.
+        """
+        return self._in_order("train")
+
+    def _in_order(self, part: str) -> DataLoader[Any]:
+        records, (rank, world) = self._read(part), self._process()
+        self._check_enough(part, len(records.files), world)
         return DataLoader(
             DetectionDataset(records, self._val_transform),
             batch_size=self._val_batch_size,
             sampler=[Draw(index, 0) for index in shard(len(records.files), rank, world)],
-            **self._loading(),
+            **self._loading(collate),
         )
 
     def _read(self, part: str) -> Records:
         if part not in self._records:
             split = self._splits[part]
             records = read_folder(self._root, split, self.labels)
-            _info(summary(f"{self._root}, split {split}", records))
+            info(summary(f"{self._root}, split {split}", records))
             self._records[part] = records
         return self._records[part]
 
@@ -201,65 +223,32 @@ class DetectionData(LightningDataModule):
             )
         return rank, world
 
-    def _loading(self) -> dict[str, Any]:
+    def _loading(self, gather: Callable[..., Any]) -> dict[str, Any]:
         settings: dict[str, Any] = {
-            "collate_fn": partial(collate, divisible=self._divisible),
+            "collate_fn": partial(gather, divisible=self._divisible),
             "num_workers": self._workers,
             "pin_memory": torch.cuda.is_available(),
         }
         if self._workers > 0:
             settings |= {
                 "persistent_workers": True,
-                "timeout": _WORKER_TIMEOUT,
-                "worker_init_fn": _start_worker,
+                "timeout": WORKER_TIMEOUT,
+                "worker_init_fn": start_worker,
             }
         return settings
 
 
-class _TrainLoader(DataLoader[Item]):
-    """A loader that goes on after the batches that the trainer has processed.
-
-    Their total is the position. Lightning's epoch counters are not: after a resume they run
-    ahead or behind, depending on where the checkpoint was written.
-    """
-
-    batch_sampler: TrainBatches
-
-    def __init__(self, *args: Any, trainer: Trainer | None, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._trainer = trainer
-
-    def __iter__(self) -> Any:
-        # A generator starts at the first batch. Lightning may ask for the iterator long before,
-        # to count the batches, when it has not restored the position yet.
-        if self._trainer is not None:
-            total: Any = self._trainer.fit_loop.epoch_loop.batch_progress.total
-            self.batch_sampler.seek(total.processed)
-        yield from super().__iter__()
-
-    def state_dict(self) -> dict[str, int]:  # with this, Lightning takes it for resumable
-        return self.batch_sampler.settings()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if state != (settings := self.batch_sampler.settings()):
-            _info(f"resumed with {settings} instead of {state}: images come in another order")
-
-
-@rank_zero_only
-def _info(message: str) -> None:
-    _log.info(message)
+def _processed(trainer: Trainer) -> int:
+    """How many training batches are behind a trainer, over all epochs."""
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    processed: int = total.processed
+    return processed
 
 
 def _has_objects(truth: Annotations) -> NDArray[np.bool_]:
     """Says for each of the I images whether any of its objects counts."""
     counts = np.concatenate([[0], np.cumsum(~(truth.crowd | truth.difficult))])
     return np.diff(counts[truth.offsets]) > 0
-
-
-def _start_worker(_: int) -> None:
-    use_calling_thread()
-    # Ctrl-C reaches the workers too; the main process still needs them to stop in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _at_least(smallest: int, **values: int) -> None:

@@ -1,20 +1,24 @@
-"""One image with its target, and several of them in a padded batch.
+"""One image with its target, and perhaps its proposals; several of them in a padded batch.
 
 Shape shorthand:
     B: images in a batch        h, w: height and width of a resized image
     G: ground-truth boxes       H, W: height and width of the padded batch
+    N: proposals of an image
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from detection.data.images import read_image
+from detection.data.proposals import StoredProposals
 from detection.data.records import DataError, Records
 from detection.data.sampling import Draw
 from detection.data.transforms import Transform
@@ -64,6 +68,22 @@ class DetectionDataset(Dataset[Item]):
         Raises:
             DataError: the file cannot be read, or has another size than its record.
         """
+        return self.read(draw, np.empty((0, 4)))[0]
+
+    def read(self, draw: Draw, others: NDArray[Any]) -> tuple[Item, Tensor]:
+        """Reads an image, and takes more boxes than its objects' through the transform.
+
+        Args:
+            draw: which image, and the seed of its augmentation.
+            others: (N, 4) float, xyxy, pixels of the stored image.
+
+        Returns:
+            The image and its target, and those of the other boxes that have an area inside the
+            image: (n, 4) float32, xyxy, pixels of the resized image, in their order.
+
+        Raises:
+            DataError: as `__getitem__`.
+        """
         index, seed = draw
         path, truth = self._records.path(index), self._records.annotations
         image = read_image(path)
@@ -74,15 +94,51 @@ class DetectionDataset(Dataset[Item]):
                 f" got {image.shape[:2]}"
             )
         rows = slice(truth.offsets[index], truth.offsets[index + 1])
-        transformed = self._transform(image, truth.boxes[rows], seed)
+        own = truth.boxes[rows]
+        transformed = self._transform(image, np.concatenate((own, others)), seed)
+        boxes = torch.from_numpy(transformed.boxes)
+        kept = transformed.kept[transformed.kept < len(own)]
         ignore = truth.crowd[rows] | truth.difficult[rows]
         target = Target(
-            boxes=torch.from_numpy(transformed.boxes),
-            labels=torch.from_numpy(truth.labels[rows][transformed.kept]),
-            ignore=torch.from_numpy(ignore[transformed.kept]),
+            boxes=boxes[: len(kept)],
+            labels=torch.from_numpy(truth.labels[rows][kept]),
+            ignore=torch.from_numpy(ignore[kept]),
         )
         pixels = torch.from_numpy(transformed.image).permute(2, 0, 1)
-        return Item(pixels, target, original_size, int(truth.image_ids[index]))
+        item = Item(pixels, target, original_size, int(truth.image_ids[index]))
+        return item, boxes[len(kept) :]
+
+
+class ProposedItem(NamedTuple):
+    """One image with its proposals, ready to be collated.
+
+    Attributes:
+        item: the image and its target.
+        proposals: (N, 4) float32, xyxy, pixels of the resized image, best first.
+    """
+
+    item: Item
+    proposals: Tensor
+
+
+class ProposalDataset(Dataset[ProposedItem]):
+    """The images of some records, with stored proposals that are resized and flipped as they are.
+
+    Args:
+        images: the images.
+        proposals: of the same images, in the same order.
+    """
+
+    def __init__(self, images: DetectionDataset, proposals: StoredProposals) -> None:
+        self._images = images
+        self._proposals = proposals
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, draw: Draw) -> ProposedItem:
+        """Reads an image and its proposals; arguments and errors as in `DetectionDataset`."""
+        return ProposedItem(*self._images.read(draw, self._proposals.of(draw.image)))
 
 
 def collate(items: Sequence[Item], divisible: int = 32) -> tuple[Batch, list[Target]]:
@@ -111,3 +167,11 @@ def collate(items: Sequence[Item], divisible: int = 32) -> tuple[Batch, list[Tar
         image_ids=torch.tensor([item.image_id for item in items]),
     )
     return batch, [item.target for item in items]
+
+
+def collate_proposed(
+    items: Sequence[ProposedItem], divisible: int = 32
+) -> tuple[Batch, list[Target], list[Tensor]]:
+    """Collates as `collate` does; the B images' proposals stay apart."""
+    batch, targets = collate([image for image, _ in items], divisible)
+    return batch, targets, [proposals for _, proposals in items]

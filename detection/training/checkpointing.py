@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from detection.atomic import replacing
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, then replaces it.
@@ -24,21 +26,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: if the file cannot be written; the old one, if any, still stands.
         """
         del storage_options
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            with partial.open("wb") as file:
+            with replacing(Path(path)) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"{target}: cannot be written: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            raise OSError(f"{path}: cannot be written: {error}") from error

@@ -15,16 +15,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from detection.data.shape_parts import (
-    CLASS_NAMES,
-    Outline,
-    clutter,
-    coverage,
-    near,
-    outline,
-    smooth_noise,
-    texture,
-)
+from detection.data.shape_outlines import Outline, coverage, outline
+from detection.data.shape_textures import clutter, has_texture, near, smooth_noise, texture
+from detection.data.shape_variants import PLAIN, Variant
 
 # Visible fraction of the whole shape below which an object is difficult, or not drawn at all.
 DIFFICULT_VISIBLE = 0.35
@@ -32,22 +25,15 @@ MIN_VISIBLE = 0.1
 # An object of fewer visible pixels is difficult.
 DIFFICULT_AREA = 64
 
-# COCO's ranges of area, as sides of a square of that area in pixels, and the odds of each.
-_SIDES = ((14.0, 32.0), (32.0, 96.0), (96.0, 170.0))
-_SIDE_ODDS = (0.18, 0.5, 0.32)
-_CROWD_ODDS = 0.03
 # How much of earlier objects has to stay visible, drawn for each new object.
-_KEEP = (0.85, 0.4, MIN_VISIBLE)
-_KEEP_ODDS = (0.8, 0.1, 0.1)
-_TWO_COLOURS = 0.2  # odds of a second colour that stands out as much as the first
-_CONTRAST = 110.0  # Euclidean RGB distance between a shape and what is around it
+KEEP = (0.85, 0.4, MIN_VISIBLE)
 
 
 class DrawnObject(NamedTuple):
     """One object, or one crowd, as far as it can be seen.
 
     Attributes:
-        name: its class, one of ``CLASS_NAMES``.
+        name: its class, one of the variant's.
         box: x1, y1, x2, y2, half-open pixels, tight around the visible mask.
         area: of the visible mask, pixels.
         visible: visible fraction of the whole shape, at least ``MIN_VISIBLE``.
@@ -75,34 +61,36 @@ class DrawnImage(NamedTuple):
     objects: tuple[DrawnObject, ...]
 
 
-def draw_image(rng: Generator, size: tuple[int, int]) -> DrawnImage:
+def draw_image(rng: Generator, size: tuple[int, int], variant: Variant = PLAIN) -> DrawnImage:
     """Draws an image with one to eight objects and, now and then, a crowd.
 
     Args:
         rng: the source of every choice.
         size: height and width, pixels.
+        variant: what there is to draw.
 
     Returns:
         The image and what can be seen in it.
     """
-    scene = _Scene(rng, size)
-    if rng.random() < _CROWD_ODDS:
-        name = _any_class(rng)
+    scene = _Scene(rng, size, variant)
+    if rng.random() < variant.crowd:
+        name = _any_class(rng, variant)
         scene.place(name, _heap(rng, name, min(size)), crowd=True)
     for _ in range(int(rng.integers(1, 9))):
-        name = _any_class(rng)
-        scene.place(name, [_single(rng, name, min(size))], crowd=False)
+        name = _any_class(rng, variant)
+        scene.place(name, [_single(rng, name, min(size), variant)], crowd=False)
     return DrawnImage(scene.finished(), scene.objects())
 
 
-def _any_class(rng: Generator) -> str:
-    return CLASS_NAMES[rng.integers(len(CLASS_NAMES))]
+def _any_class(rng: Generator, variant: Variant) -> str:
+    return variant.classes[rng.integers(len(variant.classes))]
 
 
-def _single(rng: Generator, name: str, short_side: int) -> Outline:
-    low, high = _SIDES[rng.choice(len(_SIDES), p=_SIDE_ODDS)]
+def _single(rng: Generator, name: str, short_side: int, variant: Variant) -> Outline:
+    low, high = variant.sides[rng.choice(len(variant.sides), p=variant.side_odds)]
     side = low * (high / low) ** rng.random()
-    return outline(rng, name, side**2, 0.9 * short_side) + rng.random(2)
+    drawn = outline(rng, name, side**2, 0.9 * short_side, variant.any_turn)
+    return drawn + rng.random(2)
 
 
 def _heap(rng: Generator, name: str, short_side: int) -> list[Outline]:
@@ -125,22 +113,24 @@ class _Placed(NamedTuple):
 class _Scene:
     """A canvas, and which object is seen in each of its pixels (0: none)."""
 
-    def __init__(self, rng: Generator, size: tuple[int, int]) -> None:
+    def __init__(self, rng: Generator, size: tuple[int, int], variant: Variant = PLAIN) -> None:
         self.rng = rng
         self.size = size
+        self.variant = variant
         self.owner = np.zeros(size, np.uint8)
         self.placed: list[_Placed] = []
         base = near(rng, np.full(3, rng.integers(50, 206)), 50)
         unit = float(rng.uniform(0.2, 1)) * min(size)
         self.canvas = texture(rng, size, unit, base, near(rng, base, 40))
-        for _ in range(int(rng.integers(0, 5))):
+        least, most = variant.clutter
+        for _ in range(int(rng.integers(least, most + 1))):
             self.canvas.paste(tuple(near(rng, base, 50).tolist()), (0, 0), clutter(rng, size))
 
     def place(self, name: str, polygons: Sequence[Outline], *, crowd: bool) -> None:
         """Draws an object where it leaves enough of the earlier ones; nowhere if that fails."""
         width, height = np.ceil(np.concatenate(polygons).max(0)).astype(int).tolist()
         solid = np.asarray(coverage(polygons, (height, width))) >= 128
-        keep = self.rng.choice(_KEEP, p=_KEEP_ODDS)
+        keep = self.rng.choice(KEEP, p=self.variant.keep_odds)
         for _ in range(16):
             top, left = (
                 self._offset(room, side, whole=crowd)
@@ -156,7 +146,7 @@ class _Scene:
         self.placed.append(_Placed(name, pixels, bool(truncated), crowd))
         seen[inside] = len(self.placed)
         for polygon in polygons:
-            self._paint(polygon, left, top)
+            self._paint(name, polygon, left, top)
 
     def _offset(self, room: int, side: int, *, whole: bool) -> int:
         """Draws where an object begins; now and then up to a quarter of it may lie outside."""
@@ -173,8 +163,8 @@ class _Scene:
             for i, placed in enumerate(self.placed, start=1)
         )
 
-    def _paint(self, polygon: Outline, left: int, top: int) -> None:
-        rng = self.rng
+    def _paint(self, name: str, polygon: Outline, left: int, top: int) -> None:
+        rng, variant = self.rng, self.variant
         start = np.floor(polygon.min(0))
         width, height = np.ceil(polygon.max(0) - start).astype(int).tolist()
         x, y = left + int(start[0]), top + int(start[1])
@@ -184,10 +174,15 @@ class _Scene:
         apart = candidates[:, None] - np.asarray(behind, np.int64).reshape(9, 3)
         distance = np.sqrt((apart**2).sum(2)).min(1)
         # The first two that stand out, or else those that come nearest to it.
-        first, second = np.argsort(-np.minimum(distance, _CONTRAST), kind="stable")[:2]
+        first, second = np.argsort(-np.minimum(distance, variant.contrast), kind="stable")[:2]
         base = candidates[first]
-        other = candidates[second] if rng.random() < _TWO_COLOURS else near(rng, base, 40)
-        fill = texture(rng, (height, width), min(height, width), base, other)
+        if has_texture(name):
+            other = (base + 128) % 256  # a texture that tells the class can be seen
+        else:
+            other = (
+                candidates[second] if rng.random() < variant.two_colours else near(rng, base, 40)
+            )
+        fill = texture(rng, (height, width), min(height, width), base, other, name)
         self.canvas.paste(fill, (x, y), coverage([polygon - start], (height, width)))
 
     def finished(self) -> Image.Image:

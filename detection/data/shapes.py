@@ -15,9 +15,6 @@ marks difficult for being mostly hidden or tiny are ordinary ones in COCO.
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,43 +23,51 @@ from typing import Any
 
 import numpy as np
 
-from detection.data.records import DataError
+from detection.data.drawn_folder import check_splits, draw_folder, is_drawn
 from detection.data.shape_drawing import DrawnImage, DrawnObject, draw_image
-from detection.data.shape_parts import CLASS_NAMES
+from detection.data.shape_variants import HARD, PLAIN, Variant
 
 DEFAULT_SPLITS: Mapping[str, int] = MappingProxyType({"train": 2000, "val": 500, "test": 500})
 
-_VERSION = 1  # goes up with every change of what is drawn or written
-_STAMP = "shapes.json"
-_JPEG_QUALITY = 90
+VERSION = 1  # goes up with every change of what is drawn or written
+JPEG_QUALITY = 90
 _SHORTEST_SIDE = 64
 
 
 def draw_shapes(
-    split: str, index: int, image_size: tuple[int, int] = (256, 256), seed: int = 0
+    split: str,
+    index: int,
+    image_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    variant: Variant = PLAIN,
 ) -> DrawnImage:
     """Draws one image of the data set, which depends on nothing but the arguments.
 
     Args:
         split: name of the split; each has its own images.
         index: number of the image in its split, from 0.
-        image_size: largest height and width, pixels; the least are three quarters of them.
+        image_size: largest height and width, pixels; the least are three quarters of them. None:
+            the variant's.
         seed: a non-negative number; each gives another data set.
+        variant: what there is to draw.
 
     Returns:
         The image and what can be seen in it.
     """
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
-    height, width = (int(rng.integers(side * 3 // 4, side + 1)) for side in image_size)
-    return draw_image(rng, (height, width))
+    sides = image_size or variant.image_size
+    height, width = (int(rng.integers(side * 3 // 4, side + 1)) for side in sides)
+    return draw_image(rng, (height, width), variant)
 
 
 def write_shapes(
     root: Path,
     splits: Mapping[str, int] = DEFAULT_SPLITS,
-    image_size: tuple[int, int] = (256, 256),
+    image_size: tuple[int, int] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    hard: bool = False,
 ) -> None:
     """Draws the data set into a new folder, which appears only once it is complete.
 
@@ -70,42 +75,41 @@ def write_shapes(
         root: the folder to make; it may exist if it is empty.
         splits: names and numbers of images. Names are letters and underscores, because digits in
             a file name become the image id of VOC's reader.
-        image_size: largest height and width, pixels; the least are three quarters of them.
+        image_size: largest height and width, pixels; the least are three quarters of them. None:
+            256 × 256, and 160 × 160 for the hard variant.
         seed: a non-negative number; each gives another data set.
         progress: called after each image with the number of images done and of all.
+        hard: draw the variant ``HARD``, for comparing networks, instead of ``PLAIN``.
 
     Raises:
         DataError: ``root`` is a file or a folder with something in it.
         ValueError: a split's name or number, or the image size, is not possible.
     """
-    _check(splits, image_size)
-    if _occupied(root):
-        raise DataError(f"{root}: expected a new or an empty folder to draw the shapes into")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = root.with_name(f".{root.name}.{os.getpid()}")
-    try:
+    variant, sides = _chosen(image_size, hard)
+    _check(splits, sides)
+
+    def write(draft: Path) -> None:
         for folder in ("JPEGImages", "Annotations", "ImageSets/Main", "annotations"):
             # Where file names ignore case, two of them are one.
             (draft / folder).mkdir(parents=True, exist_ok=True)
         done, total = 0, sum(splits.values())
         for split, count in splits.items():
-            for _ in _write_split(draft, split, count, image_size, seed):
+            for _ in _write_split(draft, split, count, sides, seed, variant):
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        stamp = _stamp(splits, image_size, seed)
-        (draft / _STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-        _publish(draft, root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+    draw_folder(root, _stamp(splits, sides, seed, variant), write)
 
 
 def ensure_shapes(
     root: Path,
     splits: Mapping[str, int] = DEFAULT_SPLITS,
-    image_size: tuple[int, int] = (256, 256),
+    image_size: tuple[int, int] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    hard: bool = False,
 ) -> None:
     """Draws the data set if the folder does not hold it yet; the arguments of ``write_shapes``.
 
@@ -113,81 +117,66 @@ def ensure_shapes(
         DataError: ``root`` holds something else, or shapes made from other arguments.
         ValueError: a split's name or number, or the image size, is not possible.
     """
-    if not _occupied(root):
-        write_shapes(root, splits, image_size, seed, progress)
-        return
-    expected = _stamp(splits, image_size, seed)
-    try:
-        found = json.loads((root / _STAMP).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{root}: not a folder of shapes (no readable {_STAMP}); name another folder"
-        ) from error
-    if found != expected:
-        raise DataError(
-            f"{root}: holds shapes made from {found}, expected {expected}; "
-            "name another folder or delete this one"
-        )
+    variant, sides = _chosen(image_size, hard)
+    if not is_drawn(root, _stamp(splits, sides, seed, variant)):
+        write_shapes(root, splits, sides, seed, progress, hard=hard)
+
+
+def _chosen(image_size: tuple[int, int] | None, hard: bool) -> tuple[Variant, tuple[int, int]]:
+    variant = HARD if hard else PLAIN
+    return variant, image_size or variant.image_size
 
 
 def _check(splits: Mapping[str, int], image_size: tuple[int, int]) -> None:
-    if not splits:
-        raise ValueError("splits: expected at least one")
-    for split, count in splits.items():
-        if not re.fullmatch("[A-Za-z_]+", split):
-            raise ValueError(f"split {split!r}: expected a name of letters and underscores")
-        if count < 1:
-            raise ValueError(f"split {split!r}: expected at least one image, got {count}")
+    check_splits(splits)
     if min(image_size) < _SHORTEST_SIDE:
         raise ValueError(f"image_size: expected at least {_SHORTEST_SIDE}, got {image_size}")
 
 
-def _occupied(root: Path) -> bool:
-    return root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None)
-
-
-def _stamp(splits: Mapping[str, int], image_size: tuple[int, int], seed: int) -> dict[str, Any]:
+def _stamp(
+    splits: Mapping[str, int], image_size: tuple[int, int], seed: int, variant: Variant
+) -> dict[str, Any]:
     return {
-        "version": _VERSION,
+        "version": VERSION,
+        **({} if variant is PLAIN else {"variant": variant.name}),
         "seed": seed,
         "image_size": list(image_size),
         "splits": dict(splits),
     }
 
 
-def _publish(draft: Path, root: Path) -> None:
-    try:
-        if root.exists():
-            root.rmdir()  # empty; not every system renames onto a folder
-        draft.rename(root)
-    except OSError as error:
-        raise DataError(f"{root}: something else was put there meanwhile ({error})") from error
-
-
 def _write_split(
-    root: Path, split: str, count: int, image_size: tuple[int, int], seed: int
+    root: Path,
+    split: str,
+    count: int,
+    image_size: tuple[int, int],
+    seed: int,
+    variant: Variant,
 ) -> Iterator[None]:
     """Writes a split, image by image, and last the two lists of them."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     names = [f"{split}_{index + 1:06d}" for index in range(count)]
     for index, name in enumerate(names):
-        drawn = draw_shapes(split, index, image_size, seed)
-        drawn.image.save(root / "JPEGImages" / f"{name}.jpg", quality=_JPEG_QUALITY)
+        drawn = draw_shapes(split, index, image_size, seed, variant)
+        drawn.image.save(root / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY)
         (root / "Annotations" / f"{name}.xml").write_text(_voc(name, drawn), encoding="utf-8")
         width, height = drawn.image.size
         file = {"file_name": f"{name}.jpg", "width": width, "height": height}
         images.append({"id": index + 1, **file})
         for item in drawn.objects:
-            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **_coco(item)})
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": index + 1} | _coco(item, variant)
+            )
         yield
+    title = "shapes" if variant is PLAIN else f"{variant.name} shapes"
     content = {
-        "info": {"description": f"shapes, {split}, seed {seed}", "version": str(_VERSION)},
+        "info": {"description": f"{title}, {split}, seed {seed}", "version": str(VERSION)},
         "images": images,
         "annotations": annotations,
         "categories": [
             {"id": label, "name": name, "supercategory": "shape"}
-            for label, name in enumerate(CLASS_NAMES, start=1)
+            for label, name in enumerate(variant.classes, start=1)
         ],
     }
     (root / "annotations" / f"instances_{split}.json").write_text(
@@ -198,10 +187,10 @@ def _write_split(
     )
 
 
-def _coco(item: DrawnObject) -> dict[str, Any]:
+def _coco(item: DrawnObject, variant: Variant) -> dict[str, Any]:
     x1, y1, x2, y2 = item.box
     return {
-        "category_id": CLASS_NAMES.index(item.name) + 1,
+        "category_id": variant.classes.index(item.name) + 1,
         "bbox": [x1, y1, x2 - x1, y2 - y1],
         "area": item.area,
         "iscrowd": int(item.crowd),

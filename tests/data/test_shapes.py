@@ -14,11 +14,20 @@ from pycocotools.coco import COCO
 from detection.data import shape_drawing
 from detection.data.coco import read_coco
 from detection.data.records import DataError
-from detection.data.shape_parts import CLASS_NAMES, coverage, outline, texture
+from detection.data.shape_outlines import coverage, outline
+from detection.data.shape_textures import texture
+from detection.data.shape_variants import HARD, PLAIN
 from detection.data.shapes import draw_shapes, ensure_shapes, write_shapes
 from detection.data.voc import read_voc
 
 SPLITS = {"train": 60, "val": 3}
+RECORDED_SIZE = (199, 219)
+RECORDED = [  # name, box, area
+    ("star", (12, 18, 95, 99), 2520),
+    ("circle", (34, 106, 94, 170), 2801),
+    ("circle", (60, 119, 76, 136), 208),
+    ("star", (103, 43, 157, 105), 1313),
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +78,7 @@ def test_splits_have_images_of_their_own():
     assert images[0].shape != images[1].shape or (images[0] != images[1]).any()
 
 
-@pytest.mark.parametrize("name", CLASS_NAMES)
+@pytest.mark.parametrize("name", sorted({*PLAIN.classes, *HARD.classes}))
 def test_box_and_area_are_those_of_the_painted_pixels(name, monkeypatch):
     """Paints an object alone, white on black, and looks for it in the picture."""
     white = np.full(3, 255)
@@ -153,22 +162,59 @@ def test_difficult_means_hidden_tiny_or_crowd(objects):
 
 def test_classes_are_balanced(objects):
     counts = Counter(item.name for item in objects)
-    assert set(counts) == set(CLASS_NAMES)
-    assert min(counts.values()) > 0.7 * len(objects) / len(CLASS_NAMES)
+    assert set(counts) == set(PLAIN.classes)
+    assert min(counts.values()) > 0.7 * len(objects) / len(PLAIN.classes)
 
 
-def test_colour_says_nothing_about_the_class(drawn):
-    """The mean colour of a class differs from that of all by chance only."""
-    colours = {name: [] for name in CLASS_NAMES}
-    for image in drawn:
+@pytest.mark.parametrize("variant", [PLAIN, HARD], ids=["plain", "hard"])
+def test_colour_and_size_say_nothing_about_the_class(variant):
+    """The means of a class differ from those of all by chance only."""
+    found = {name: [] for name in variant.classes}
+    for index in range(200):
+        image = draw_shapes("train", index, variant=variant)
         pixels = np.asarray(image.image, np.float64)
         for item in image.objects:
             x1, y1, x2, y2 = item.box
-            colours[item.name].append(pixels[y1:y2, x1:x2].mean((0, 1)))
-    everything = np.concatenate(list(colours.values()))
-    for found in colours.values():
-        error = everything.std(0) / np.sqrt(len(found))
-        assert (np.abs(np.mean(found, 0) - everything.mean(0)) < 4.5 * error).all()
+            colour = pixels[y1:y2, x1:x2].mean((0, 1))
+            found[item.name].append([*colour, np.log(item.area)])
+    everything = np.concatenate(list(found.values()))
+    for values in found.values():
+        error = everything.std(0) / np.sqrt(len(values))
+        assert (np.abs(np.mean(values, 0) - everything.mean(0)) < 4.5 * error).all()
+
+
+def test_plain_shapes_stay_as_they_are():
+    """Recorded when there was no other variant."""
+    drawn = draw_shapes("train", 0)
+    assert drawn.image.size == RECORDED_SIZE
+    assert [(item.name, item.box, item.area) for item in drawn.objects] == RECORDED
+
+
+def test_hard_shapes_have_more_classes_in_smaller_images_and_are_hidden_more():
+    drawn = [draw_shapes("train", index, variant=HARD) for index in range(100)]
+    objects = [item for image in drawn for item in image.objects]
+    counts = Counter(item.name for item in objects)
+    assert set(counts) == set(HARD.classes)
+    assert len(HARD.classes) == 12
+    assert min(counts.values()) > 0.5 * len(objects) / 12
+    sides = np.array([image.image.size for image in drawn])
+    assert 120 <= sides.min() < sides.max() <= 160
+    plain = [item for index in range(100) for item in draw_shapes("train", index).objects]
+    hidden, hidden_plain = (np.mean([x.visible < 0.8 for x in some]) for some in (objects, plain))
+    assert hidden > 1.2 * hidden_plain
+    assert not any(item.crowd for item in objects)
+
+
+def test_hard_textures_differ(monkeypatch):
+    """Stripes are constant along one direction and checks along none, whatever the turn."""
+    white, black = np.full(3, 255), np.zeros(3, int)
+    spread = {}
+    for name in ("striped_hexagon", "checked_hexagon"):
+        picture = texture(np.random.default_rng(1), (64, 64), 32, white, black, name)
+        pixels = np.asarray(picture.convert("L"), float) - 127.5
+        spectrum = np.sort(np.abs(np.fft.fft2(pixels * np.outer(*[np.hanning(64)] * 2))).ravel())
+        spread[name] = spectrum[-2] / spectrum[-12]
+    assert spread["striped_hexagon"] > spread["checked_hexagon"]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -212,7 +258,7 @@ def test_both_readers_read_the_same(root):
 def test_pycocotools_loads_it_and_finds_the_crowds(root):
     loaded = coco(root, "train")
     assert len(loaded.getImgIds()) == 60
-    assert [item["name"] for item in loaded.loadCats(loaded.getCatIds())] == list(CLASS_NAMES)
+    assert [item["name"] for item in loaded.loadCats(loaded.getCatIds())] == list(PLAIN.classes)
     crowds = sum(item.crowd for i in range(60) for item in draw_shapes("train", i).objects)
     assert len(loaded.getAnnIds(iscrowd=True)) == crowds > 0
     assert 0 not in loaded.getAnnIds()
@@ -229,7 +275,12 @@ def test_ensure_draws_once(tmp_path):
 def test_ensure_refuses_other_shapes_and_foreign_folders(tmp_path):
     root = tmp_path / "shapes"
     write_shapes(root, {"val": 1})
-    for arguments in ({"splits": {"val": 2}}, {"splits": {"val": 1}, "seed": 1}):
+    for arguments in (
+        {"splits": {"val": 2}},
+        {"splits": {"val": 1}, "seed": 1},
+        {"splits": {"val": 1}, "hard": True},
+        {"splits": {"val": 1}, "hard": True, "image_size": (256, 256)},
+    ):
         with pytest.raises(DataError, match=r"shapes: holds shapes made from .*expected"):
             ensure_shapes(root, **arguments)
     with pytest.raises(DataError, match="shapes: expected a new or an empty folder"):
@@ -240,6 +291,18 @@ def test_ensure_refuses_other_shapes_and_foreign_folders(tmp_path):
     with pytest.raises(DataError, match=r"foreign: not a folder of shapes"):
         ensure_shapes(foreign, {"val": 1})
     assert (foreign / "thesis.txt").read_text() == "precious"
+
+
+def test_the_hard_folder_says_what_it_is(tmp_path):
+    ensure_shapes(tmp_path / "hard", {"val": 4}, hard=True)
+    assert json.loads((tmp_path / "hard/shapes.json").read_text())["variant"] == "hard"
+    loaded = coco(tmp_path / "hard", "val")
+    assert [item["name"] for item in loaded.loadCats(loaded.getCatIds())] == list(HARD.classes)
+    truth = read_voc(tmp_path / "hard", "val").annotations
+    drawn = [x.box for i in range(4) for x in draw_shapes("val", i, variant=HARD).objects]
+    np.testing.assert_array_equal(truth.boxes, drawn)
+    with pytest.raises(DataError, match="expected"):
+        ensure_shapes(tmp_path / "hard", {"val": 4})
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path):

@@ -57,3 +57,14 @@ def test_a_file_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(tmp_path / "shapes"), *FEW]) == 1
     assert "not a folder of shapes" in capsys.readouterr().err
     assert (tmp_path / "shapes").read_text() == "mine"
+
+
+def test_hard_and_classification(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    detection, single = tmp_path / "d", tmp_path / "c"
+    assert main([str(detection), *FEW, "--hard"]) == 0
+    assert "broken_ring" in (detection / "annotations/instances_val.json").read_text()
+    assert main([str(single), "--hard", "--classification", "--train", "4", "--val", "2"]) == 0
+    assert f"{single}: 4 train, 2 val" in capsys.readouterr().out.splitlines()
+    assert len(list((single / "train" / "broken_ring").parent.glob("*/*.jpg"))) == 4
+    assert main([str(detection), *FEW]) == 1
+    assert "holds shapes made from" in capsys.readouterr().err

@@ -1,8 +1,8 @@
 """The claims ledger: every figure of the documents is rendered from an artefact, or is found out.
 
 The text of a block is a template's, ``claims/NAME.md.jinja``, that takes its figures from
-artefacts, or a command's output. Neither a document outside of its blocks nor a template has figures
-of its own.
+artefacts, or a command's output. Documents outside of their blocks, and templates, have no figures
+of their own.
 """
 
 import os

@@ -73,6 +73,24 @@ class Description(NamedTuple):
         return cls(spec, preprocessing, labels, values["short_side"], values["long_side"])
 
 
+def read_checkpoint(path: Path) -> Any:
+    """Reads a file of torch as data, never as code.
+
+    Raises:
+        CheckpointError: if the file cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # torch has no common error for a bad file, and its messages advise to execute the file.
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint: it is damaged, or holds more than tensors "
+            f"and plain values ({type(error).__name__})"
+        ) from error
+
+
 def load_detector(path: Path) -> tuple[FasterRCNN, Description]:
     """Rebuilds a detector from a training checkpoint.
 
@@ -85,16 +103,7 @@ def load_detector(path: Path) -> tuple[FasterRCNN, Description]:
     Raises:
         CheckpointError: if the file cannot be read, or holds no detector of this format.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:
-        # torch has no common error for a bad file, and its messages advise to execute the file.
-        raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint: it is damaged, or holds more than tensors "
-            f"and plain values ({type(error).__name__})"
-        ) from error
+    checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(KEY), dict):
         raise CheckpointError(f"{path}: expected a checkpoint of `resdet train`, with key {KEY!r}")
     if checkpoint[KEY].get("format") != FORMAT:

@@ -11,6 +11,7 @@ TOOLS = Path(console.__file__).parent
 ARGPARSE = (
     "backbones",
     "benchmark",
+    "check",
     "compare",
     "convert",
     "degradation",

@@ -1,51 +1,61 @@
-"""Long JSON lists of objects, decoded some thousands of rows at a time.
+"""Long JSON lists of objects, some thousands of rows at a time.
 
 Decoding a list at once holds an object per number; in pieces, a few hundred kilobytes serve.
 """
 
 import re
-from collections.abc import Iterator
-from typing import TypeVar
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 PIECE = 2**16  # bytes; entries that fit a core's cache
 _BETWEEN_ROWS = re.compile(rb"}\s*,\s*{")
 
-Row = TypeVar("Row")
 
-
-def pieces(table: bytes | memoryview, size: int = PIECE) -> Iterator[bytes]:
-    """Cuts a JSON list of objects into shorter ones, which hold the same rows in the same order.
-
-    The cut is a guess: it may fall into a nested value. Then a piece is no JSON; if every piece
-    is a list, so is the table, and of the same rows.
+def blocks(text: memoryview, size: int = PIECE) -> Iterator[memoryview]:
+    """Cuts a text into blocks of equal length, whatever stands in it.
 
     Args:
-        table: the text of the list.
-        size: the least length of a piece but the last, bytes.
+        text: the bytes.
+        size: bytes of a block; the last may be shorter.
     """
-    start, opening = 0, b""
-    while cut := _BETWEEN_ROWS.search(table, start + size):
-        yield opening + bytes(table[start : cut.start() + 1]) + b"]"
-        start, opening = cut.end() - 1, b"["
-    yield opening + bytes(table[start:])
+    return (text[start : start + size] for start in range(0, len(text), size))
 
 
-def decode_rows(
-    table: bytes | memoryview, row: type[Row], size: int = PIECE
-) -> Iterator[list[Row]]:
-    """Decodes the rows of a JSON list, piece by piece.
+def pieces(text: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Turns the text of a JSON list of objects into shorter lists of the same rows, in order.
+
+    Each block ends a piece at its first place between two rows. That place is a guess: it may lie
+    in a nested value. Then a piece is no JSON; if every piece is a list of objects, so is the
+    text, and of the same rows.
 
     Args:
-        table: the text of the list.
-        row: what each row must be.
-        size: as for `pieces`.
+        text: the text of the list, in blocks of any length.
+    """
+    parts: list[bytes | memoryview] = []
+    for block in text:
+        if cut := _BETWEEN_ROWS.search(block):
+            yield b"".join([*parts, block[: cut.start() + 1], b"]"])
+            parts = [b"[", block[cut.end() - 1 :]]
+        else:
+            parts.append(block)
+    yield b"".join(parts)
+
+
+def column(kind: Literal["q", "d"], values: Sequence[float]) -> NDArray[Any]:
+    """Packs numbers of decoded rows, in half the time of `numpy.fromiter`.
+
+    Args:
+        kind: q for int64, d for float64.
+        values: N numbers; integers for int64.
+
+    Returns:
+        (N,) int64 or float64, read-only.
 
     Raises:
-        msgspec.DecodeError: the table is not a list of such rows, or may be one that `pieces`
-            cut in the wrong place.
+        struct.error: an integer has more than 64 bits, or is none.
     """
-    decoder = msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
-    for piece in pieces(table, size):
-        yield decoder.decode(piece)
+    return np.frombuffer(struct.pack(f"{len(values)}{kind}", *values), kind)

@@ -7,6 +7,7 @@ order of their ids, are the labels 1…K.
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -110,7 +111,7 @@ def coco_labels(annotation_file: Path) -> LabelMap:
     return known or _labels(_load(annotation_file).categories, annotation_file)
 
 
-_NOT_TYPED = (msgspec.DecodeError, OverflowError, UnicodeDecodeError, RecursionError)
+_NOT_TYPED = (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError)
 
 
 class _Tables(NamedTuple):

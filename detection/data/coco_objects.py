@@ -11,7 +11,6 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.records import ImageRow, ObjectRow, Skipped, UnusableError, clip_box
-from detection.json_rows import decode_rows, pieces
+from detection.json_rows import blocks, column, pieces
 
 MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
 
@@ -96,11 +95,12 @@ def read_columns(
 
     Raises:
         msgspec.DecodeError: an annotation misses a field or has one of another type.
-        OverflowError: an id has more than 64 bits.
+        struct.error: an id has more than 64 bits.
         UnicodeDecodeError: the text is not UTF-8.
         RecursionError: the text is nested too deeply.
     """
-    parts = [_columns(rows) for rows in decode_rows(memoryview(table), _Annotation)]
+    decoder = msgspec.json.Decoder(list[_Annotation])
+    parts = [_columns(decoder.decode(piece)) for piece in pieces(blocks(memoryview(table)))]
     columns = _Columns(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     image, has_image = _look_up(images, columns.image_id)
     category, has_category = _look_up(label_of, columns.category_id)
@@ -142,15 +142,15 @@ class _Columns(NamedTuple):
 
 
 def _columns(rows: list[_Annotation]) -> _Columns:
-    n = len(rows)
-    integers = {
-        name: np.fromiter(map(attrgetter(name), rows), np.int64, n)
-        for name in ("id", "image_id", "category_id", "iscrowd")
-    }
-    flat = chain.from_iterable(map(attrgetter("bbox"), rows))
-    bbox = np.fromiter(flat, np.float64, 4 * n).reshape(n, 4)
-    area = np.array(list(map(attrgetter("area"), rows)), np.float64)  # None becomes nan
-    return _Columns(bbox=bbox, area=area, **integers)
+    boxes = column("d", list(chain.from_iterable([row.bbox for row in rows])))
+    return _Columns(
+        id=column("q", [row.id for row in rows]),
+        image_id=column("q", [row.image_id for row in rows]),
+        category_id=column("q", [row.category_id for row in rows]),
+        bbox=boxes.reshape(len(rows), 4),
+        area=np.array([row.area for row in rows], np.float64),  # None becomes nan
+        iscrowd=column("q", [row.iscrowd for row in rows]),
+    )
 
 
 def _look_up(
@@ -189,7 +189,7 @@ def _clip(
 def _rows_at(table: msgspec.Raw, places: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
     """Decodes single rows of the table as they stand there."""
     first = 0
-    for piece in pieces(memoryview(table)) if len(places) else ():
+    for piece in pieces(blocks(memoryview(table))) if len(places) else ():
         rows = json.loads(piece)
         for place in places[(places >= first) & (places < first + len(rows))].tolist():
             yield place, rows[place - first]

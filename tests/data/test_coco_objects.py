@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -61,9 +62,7 @@ def test_in_pieces(monkeypatch):
     table = draw_table(np.random.default_rng(0), 300)
     raw = msgspec.Raw(json.dumps(table).encode())
     whole = read_columns(raw, IMAGES, LABEL_OF, Path("x.json"))
-    rows, pieces = coco_objects.decode_rows, coco_objects.pieces
-    monkeypatch.setattr(coco_objects, "decode_rows", lambda text, row: rows(text, row, 1000))
-    monkeypatch.setattr(coco_objects, "pieces", lambda text: pieces(text, 1000))
+    monkeypatch.setattr(coco_objects, "blocks", partial(coco_objects.blocks, size=1000))
     same(read_columns(raw, IMAGES, LABEL_OF, Path("x.json")), whole)
 
 

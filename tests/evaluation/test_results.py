@@ -2,7 +2,6 @@ import contextlib
 import io
 import json
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from pycocotools.coco import COCO
 
 from detection.evaluation import results
 from detection.evaluation.results import read_results, write_results
-from detection.json_rows import decode_rows
 from detection.structures import Predictions
 
 IDS = [1, 18, 90]
@@ -93,7 +91,7 @@ def test_long_files_are_read_in_pieces(separator, more, tmp_path, monkeypatch):
     entries = [entry | more for entry in json.loads(path.read_text())]
     path.write_text(json.dumps(entries, separators=separator))
     whole = read_results(path, IDS)
-    monkeypatch.setattr(results, "decode_rows", partial(decode_rows, size=1000))
+    monkeypatch.setattr(results, "PIECE", 1000)
     for array, expected in zip(read_results(path, IDS), whole, strict=True):
         np.testing.assert_array_equal(array, expected)
     assert len(whole.scores) == 300

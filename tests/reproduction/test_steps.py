@@ -29,7 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Step], li
 
 
 def test_steps_run_in_their_order(done) -> None:
-    root, steps, told = done
+    root, _, told = done
     assert [(root / name / "shapes.json").is_file() for name in "abc"] == [True] * 3
     ended = [name for name, line in told if line is None]
     assert sorted(ended[:2]) == ["a", "b"]
@@ -72,7 +72,8 @@ def test_a_failure_names_step_reason_and_log_and_leaves_no_marker(tmp_path: Path
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     steps = [_draw("bad", tmp_path / "full"), _draw("after", tmp_path / "after", "bad")]
-    with pytest.raises(StepError, match=r"bad: exit code 1: resdet shapes: .*full.*log: .*bad\.log"):
+    wanted = r"bad: exit code 1: resdet shapes: .*full.*log: .*bad\.log"
+    with pytest.raises(StepError, match=wanted):
         run_steps(steps, tmp_path, _quiet)
     assert not (tmp_path / "after").exists()
     assert [step.name for step in pending(steps, tmp_path)] == ["bad", "after"]

@@ -1,0 +1,232 @@
+"""Put our figures beside the ResNet paper's tables: run what is missing, resume, report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detection.reproduction.outcome import Outcome
+    from detection.reproduction.steps import Step
+    from detection.reproduction.study import Study
+
+EPILOG = """
+  resdet reproduce table7 --data VOCdevkit --seeds 3 --devices 8
+  resdet reproduce table7 --data VOCdevkit --from voc0712-vgg16=results.json
+  resdet reproduce mini --quick
+A study trains, evaluates and reports; started again, it goes on where it stopped. --from takes
+what is there instead: a folder of `resdet evaluate`, a COCO result file, or VOC's comp4_det_*.txt
+(a pattern in quotes); KEY is a row's, which --list prints. The report: STUDY.md, .json and .html in
+the output folder.
+"""
+STUDIES = ("table7", "table8", "table9", "table10", "table11", "table12", "mini")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "resdet reproduce",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", type=Path, help="VOCdevkit or coco; where mini draws its own")
+    parser.add_argument("--output", type=Path, default=Path("runs/reproduce"), help="of the runs")
+    parser.add_argument("--seeds", type=int, help="trainings of each network (1; mini: 3)")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs of a training")
+    parser.add_argument("--jobs", type=int, help="commands at once (1; mini on a CPU: its cores)")
+    parser.add_argument(
+        "--schedule", choices=("joint", "alternating"), default="joint", help="of the tables"
+    )
+    parser.add_argument("--quick", action="store_true", help="mini: one seed, shorter trainings")
+    parser.add_argument("--gpu", action="store_true", help="mini: the papers' own networks")
+    parser.add_argument(
+        "--from", dest="given", nargs="+", default=[], metavar="KEY=PATH", help="use what is there"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
+    parser.add_argument("--list", action="store_true", help="print rows and commands, run nothing")
+    options = parser.parse_args(argv)
+    if options.study == "mini" and (options.given or options.schedule != "joint"):
+        parser.error("mini takes neither --from nor --schedule")
+    if options.study != "mini" and (options.quick or options.gpu):
+        parser.error("--quick and --gpu are mini's")
+    options.command = shlex.join(["resdet", "reproduce", *(sys.argv[2:] if argv is None else argv)])
+    return options
+
+
+def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
+    from detection.reproduction.mini import mini, preset_of
+    from detection.reproduction.paper import TABLES
+
+    if options.study == "mini":
+        preset = preset_of(options.quick, options.gpu)
+        seeds = list(range(options.seeds or preset.seeds))
+        return mini(preset, options.data or options.output / "mini-data", seeds), seeds
+    kind = "VOCdevkit" if options.study in ("table7", "table10", "table11") else "coco"
+    study = TABLES[options.study](options.data or Path(kind), options.schedule)
+    return study, list(range(options.seeds or 1))
+
+
+def _given(options: argparse.Namespace, study: Study) -> tuple[list[Step], dict[str, list[Path]]]:
+    """Reads --from: evaluated folders as they are, prediction files by a step that scores them."""
+    from detection.reproduction.steps import Step
+
+    keys = [row.key for row in study.rows]
+    steps: list[Step] = []
+    folders: dict[str, list[Path]] = {}
+    for text in options.given:
+        key, _, path = text.partition("=")
+        if key not in keys or not path:
+            raise ValueError(f"--from {text}: expected KEY=PATH with KEY one of {', '.join(keys)}")
+        own = folders.setdefault(key, [])
+        if Path(path).is_dir():
+            own.append(Path(path))
+            continue
+        files = sorted(map(str, Path().glob(path))) if "*" in path else [path]
+        name = f"given-{key}-{len(own)}"
+        own.append(options.output / "evaluations" / name)
+        command = ("evaluate", "--predictions", *files, "--data", str(study.data))
+        steps.append(Step(name, (*command, "--split", study.split, "--output", str(own[-1]))))
+    return steps, folders
+
+
+def _plan(
+    options: argparse.Namespace, study: Study, seeds: list[int]
+) -> tuple[list[Step], dict[str, list[Path]]]:
+    """The commands, and where the evaluations of each row will lie."""
+    from detection.reproduction.study import evaluation_folders, missing, study_steps
+
+    if options.given:
+        steps, folders = _given(options, study)
+    elif missing(study):
+        return [], {}
+    else:
+        steps = study_steps(study, options.output, seeds)
+        rows = [row for row in study.rows if not row.unavailable]
+        folders = {row.key: evaluation_folders(row, options.output, seeds) for row in rows}
+    if folders:
+        steps.append(_explain(options, study, steps, [own[0] for own in folders.values()]))
+    return steps, folders
+
+
+def _explain(
+    options: argparse.Namespace, study: Study, steps: Sequence[Step], folders: Sequence[Path]
+) -> Step:
+    """The step that makes a page of the first seed's runs: curves, errors, pictures."""
+    from detection.reproduction.steps import Step
+
+    name = f"report-{study.name}"
+    page = options.output / f"{study.name}-runs.html"
+    command = ("report", *dict.fromkeys(map(str, folders)), "--output", str(page))
+    return Step(name, (*command, "--resamples", "0"), None, tuple(step.name for step in steps))
+
+
+def _run(steps: Sequence[Step], options: argparse.Namespace, jobs: int) -> None:
+    """Runs the commands with a bar for all and one for each that is running."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from detection.reproduction.steps import pending, run_steps
+
+    due = len(pending(steps, options.output))
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+        whole = bar.add_task(f"{len(steps)} steps", total=len(steps), note="")
+        bar.update(whole, completed=len(steps) - due)
+        tasks: dict[str, Any] = {}
+
+        def tell(name: str, line: str | None) -> None:
+            if line is None:
+                if name in tasks:
+                    bar.remove_task(tasks.pop(name))
+                bar.advance(whole)
+                bar.console.print(f"done: {name}")
+                return
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=100, note="")
+            found = re.findall(r"(\d+)%", line)
+            bar.update(tasks[name], completed=int(found[-1]) if found else None, note=line[:60])
+
+        run_steps(steps, options.output, tell, jobs)
+
+
+def _origin(
+    options: argparse.Namespace, outcome: Outcome, steps: Sequence[Step], seeds: Sequence[int]
+) -> Mapping[str, Any]:
+    """What the figures are of: command, environment, seeds, and hashes of every run."""
+    from detection.reproduction.evaluated import read_figures
+    from detection.reproduction.steps import seconds_of
+
+    figures = {
+        row.row.key: [read_figures(folder) for folder in row.runs]
+        for row in outcome.rows
+        if row.runs
+    }
+    flat = [one for own in figures.values() for one in own]
+    facts = {
+        name: {key: [one.get(name) for one in own] for key, own in figures.items()}
+        for name in ("config_sha256", "predictions_sha256")
+    }
+    return {
+        "command": options.command,
+        "environment": flat[0].get("environment") if flat else None,
+        "seeds": list(seeds),
+        **facts,
+        "seconds": {step.name: seconds_of(step.name, options.output) for step in steps},
+    }
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from detection.reproduction.outcome import read_outcome
+    from detection.reproduction.pages import markdown, write_pages
+    from detection.reproduction.study import missing
+
+    study, seeds = _study(options)
+    steps, folders = _plan(options, study, seeds)
+    if options.list:
+        print("\n".join(f"{row.key}: {row.method}" for row in study.rows))
+        print("\n".join(f"resdet {shlex.join(step.command)}" for step in steps))
+        return 0
+    options.output.mkdir(parents=True, exist_ok=True)
+    cores = os.cpu_count() or 1
+    small = options.study == "mini" and not options.gpu
+    _run(steps, options, options.jobs or (cores if small else 1))
+    outcome = read_outcome(study, folders, options.resamples, "not given" * bool(options.given))
+    files = write_pages(options.output, outcome, _origin(options, outcome, steps, seeds))
+    print(markdown(outcome))
+    print(f"written: {', '.join(map(str, files))}")
+    absent = "" if options.given else missing(study)
+    if absent:
+        print(f"resdet reproduce: {absent}", file=sys.stderr)
+    return 1 if absent else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool.
+
+    Args:
+        argv: arguments; the process's own if None.
+
+    Returns:
+        The exit code: 0, 1 after an error or without the data, 130 after Ctrl-C.
+    """
+    options = _parse(argv)
+    from detection.reproduction.steps import StepError
+
+    try:
+        return _reproduce(options)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, StepError) as error:
+        print(f"resdet reproduce: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

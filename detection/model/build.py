@@ -20,6 +20,7 @@ from backbones import (
 )
 from backbones.catalogue import build
 from detection.model.anchors import AnchorGenerator, corner_anchors, paper_anchors
+from detection.model.context import ContextRoIHead
 from detection.model.faster_rcnn import FasterRCNN
 from detection.model.pooling import RoIAlign, RoIPool
 from detection.model.roi_head import DetectionSelection, RoIHead
@@ -51,6 +52,7 @@ class DetectorSpec:
             the pyramid.
         tail_stride: stride of conv5_x in a ResNet's tail. None is 2, with 14x14 regions
             (Detectron); 1 goes with 7x7 regions.
+        context: whether the head sees the whole image beside each region (appendix B).
         dropout: probability in VGG's fc6 and fc7 (0.5 on VOC, 0 on COCO).
         anchor_sizes: square roots of the anchors' areas, pixels. None is 128, 256, 512 on one
             level and 32, 64, 128, 256, 512, one a level, on a pyramid.
@@ -72,6 +74,7 @@ class DetectorSpec:
     roi_pooling: Literal["pool", "align"] | None = None
     roi_size: int | None = None
     tail_stride: int | None = None
+    context: bool = False
     dropout: float = 0.5
     anchor_sizes: tuple[int, ...] | None = None
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -133,7 +136,9 @@ def faster_rcnn(
     parts = _cut(network, spec)
     rpn_width = spec.rpn_width or _by_level(parts, 512, parts.channels)
     rpn = RPN(parts.channels, _anchors(parts, spec), rpn_width)
-    head = RoIHead(_pool(parts, spec), parts.tail, parts.tail_channels, classes)
+    head = (ContextRoIHead if spec.context else RoIHead)(
+        _pool(parts, spec), parts.tail, parts.tail_channels, classes
+    )
     detector = FasterRCNN(
         parts.trunk,
         rpn,

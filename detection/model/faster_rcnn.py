@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from backbones.preprocessing import Preprocessing
-from detection.model.roi_head import DetectionSelection, RoIHead, with_image_index
+from detection.model.roi_head import (
+    DetectionSelection,
+    RoIHead,
+    candidates,
+    suppress,
+    with_image_index,
+)
 from detection.model.rpn import RPN, ProposalSelection
 from detection.structures import Batch, Detections
 
@@ -85,11 +91,12 @@ class FasterRCNN(nn.Module):
         rpn_output = self.rpn(levels)
         proposals = self.rpn.propose(rpn_output, batch.sizes, self.proposals)
         roi_output = self.roi_head(levels, with_image_index(proposals.boxes), batch.sizes)
-        detections = self.roi_head.detect(roi_output, proposals, batch.sizes, self.detections)
-        return _in_original_pixels(detections, batch)
+        found = candidates(roi_output, proposals, batch.sizes, self.detections)
+        return in_original_pixels(suppress(found, batch.sizes, self.detections), batch)
 
 
-def _in_original_pixels(detections: Detections, batch: Batch) -> Detections:
+def in_original_pixels(detections: Detections, batch: Batch) -> Detections:
+    """Turns boxes in pixels of a batch's resized images into pixels of the original ones."""
     ratios = batch.original_sizes / batch.sizes
     scale = ratios.flip(1).repeat(1, 2)[:, None]
     return detections._replace(boxes=detections.boxes * scale)

@@ -3,6 +3,7 @@
 Shape shorthand:
     B: images      N: proposals of an image     R: rois, B * N in inference
     K: classes     D: detection slots of an image     F: channels of a region's feature
+    M: candidates of an image
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,22 @@ class RoIOutput(NamedTuple):
 
     class_logits: Tensor
     deltas: Tensor
+
+
+class Candidates(NamedTuple):
+    """Boxes of single classes that may become detections, best first.
+
+    Attributes:
+        boxes: (B, M, 4) float32, xyxy, pixels of the resized image.
+        scores: (B, M) float32, in [0, 1].
+        labels: (B, M) int64, 1…K.
+        valid: (B, M) bool, False where the score is too low or the box is empty.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    valid: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,38 +124,54 @@ class RoIHead(nn.Module):
         """Classifies and refines regions: `predict` of `features`, with their arguments."""
         return self.predict(self.features(levels, rois, sizes))
 
-    def detect(
-        self, output: RoIOutput, proposals: Proposals, sizes: Tensor, selection: DetectionSelection
-    ) -> Detections:
-        """Turns the output for an image's proposals into its detections.
 
-        Args:
-            output: what `forward` returned for the B * N proposals, image by image.
-            proposals: N regions an image.
-            sizes: (B, 2) int64, size of each resized image, pixels.
-            selection: which detections to report.
+def candidates(
+    output: RoIOutput, proposals: Proposals, sizes: Tensor, selection: DetectionSelection
+) -> Candidates:
+    """Turns the output for an image's proposals into a box and a score for every class.
 
-        Returns:
-            Detections in pixels of the resized image.
-        """
-        batch, count = proposals.valid.shape
-        scores = output.class_logits.softmax(dim=1)[:, 1:].reshape(batch, count, self.classes)
-        scores = (scores * proposals.valid[..., None]).flatten(1)
-        scores, rows = scores.topk(min(selection.candidates, scores.shape[1]), dim=1)
-        labels = rows % self.classes + 1
-        deltas = output.deltas.reshape(batch, -1, 4).gather(1, _four(rows))
-        references = proposals.boxes.gather(1, _four(rows // self.classes))
-        boxes = clip(decode(deltas, references, DELTA_STD), sizes)
-        valid = (scores > selection.score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        # Classes do not suppress each other: each has a plane of its own.
-        planes = boxes + (labels * (sizes.max() + 1))[..., None]
-        keep = keep_mask(planes, valid, selection.nms_threshold, selection.per_image)
-        # Filled, not multiplied by 0: that would let NaN through.
-        scores = scores.masked_fill(~keep, 0.0)
-        scores, kept = scores.topk(min(selection.per_image, keep.shape[1]), dim=1)
-        found = scores > 0
-        boxes = boxes.gather(1, _four(kept)).masked_fill(~found[..., None], 0.0)
-        return Detections(boxes, scores, labels.gather(1, kept) * found)
+    Args:
+        output: of the head, for the B * N proposals, image by image.
+        proposals: N regions an image.
+        sizes: (B, 2) int64, size of each resized image, pixels.
+        selection: which detections to report.
+
+    Returns:
+        The M best of an image, M at most ``selection.candidates``.
+    """
+    batch, count = proposals.valid.shape
+    classes = output.deltas.shape[1]
+    scores = output.class_logits.softmax(dim=1)[:, 1:].reshape(batch, count, classes)
+    scores = (scores * proposals.valid[..., None]).flatten(1)
+    scores, rows = scores.topk(min(selection.candidates, scores.shape[1]), dim=1)
+    deltas = output.deltas.reshape(batch, -1, 4).gather(1, _four(rows))
+    references = proposals.boxes.gather(1, _four(rows // classes))
+    boxes = clip(decode(deltas, references, DELTA_STD), sizes)
+    valid = (scores > selection.score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    return Candidates(boxes, scores, rows % classes + 1, valid)
+
+
+def suppress(found: Candidates, sizes: Tensor, selection: DetectionSelection) -> Detections:
+    """Keeps the best of candidates of one class that overlap.
+
+    Args:
+        found: candidates.
+        sizes: (B, 2) int64, size of each resized image, pixels.
+        selection: which detections to report.
+
+    Returns:
+        Detections in pixels of the resized image.
+    """
+    boxes, scores, labels, valid = found
+    # Classes do not suppress each other: each has a plane of its own.
+    planes = boxes + (labels * (sizes.max() + 1))[..., None]
+    keep = keep_mask(planes, valid, selection.nms_threshold, selection.per_image)
+    # Filled, not multiplied by 0: that would let NaN through.
+    scores = scores.masked_fill(~keep, 0.0)
+    scores, kept = scores.topk(min(selection.per_image, keep.shape[1]), dim=1)
+    filled = scores > 0
+    boxes = boxes.gather(1, _four(kept)).masked_fill(~filled[..., None], 0.0)
+    return Detections(boxes, scores, labels.gather(1, kept) * filled)
 
 
 def _four(rows: Tensor) -> Tensor:

@@ -148,6 +148,11 @@ class RPN(nn.Module):
         return Proposals(chosen * valid[..., None], valid), ranked
 
 
+def union(parts: Sequence[Proposals]) -> Proposals:
+    """Puts several proposals for the same images side by side; they are no longer best first."""
+    return Proposals(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
+
+
 def _by_anchor(maps: Tensor, values: int) -> Tensor:
     """Turns maps (B, A * values, H, W) into rows (B, S, values)."""
     rows = at_least_float32(maps).permute(0, 2, 3, 1)

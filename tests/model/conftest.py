@@ -24,6 +24,7 @@ SLIM = DetectorSpec(
 )
 SPECS = {
     "c4": replace(SLIM, anchor_sizes=(32, 64, 128), rpn_width=32),
+    "context": replace(SLIM, anchor_sizes=(32, 64, 128), rpn_width=32, context=True),
     "vgg16": replace(SLIM, backbone="vgg16", anchor_sizes=(32, 64, 128), rpn_width=64),
     "pyramid": replace(SLIM, pyramid=True, pyramid_channels=64),
 }
@@ -57,7 +58,7 @@ def _standardise(detector: FasterRCNN) -> None:
     hidden = detector.rpn.conv(levels[0]).relu()
     corners = torch.rand(40, 2, dtype=torch.float64) * 80
     rois = torch.cat((corners, corners + 10 + torch.rand_like(corners) * 60), dim=1)
-    features = head.tail(head.pool(levels, nn.functional.pad(rois, (1, 0))))
+    features = head.features(levels, nn.functional.pad(rois, (1, 0)), torch.tensor([[128, 192]]))
     for layer, inputs, std in (
         (detector.rpn.objectness, hidden, 2.0),
         (detector.rpn.deltas, hidden, 0.3),

@@ -6,7 +6,8 @@ import torch
 from backbones.catalogue import build
 from backbones.complexity import Cost, add, network_cost
 from detection.model.build import DetectorSpec, faster_rcnn
-from detection.model.complexity import detector_cost
+from detection.model.complexity import detector_cost, improved_cost
+from detection.model.improved import ImprovedDetector, Improvements
 
 SIZE = (600, 1000)
 
@@ -84,12 +85,56 @@ def test_the_total_is_linear_in_the_regions(pyramid):
     assert got.total() == got.total(300) == Cost(parameters, once + 300 * got.roi.multiply_adds)
 
 
+@pytest.mark.parametrize("backbone", ["resnet101", "vgg16"])
+def test_context_by_hand(backbone):
+    plain, context = (detector_cost(detector(backbone, context=on), SIZE) for on in (False, True))
+    # The image passes the tail as one more region; 21 scores and 20 boxes have twice the inputs.
+    channels = 4096 if backbone == "vgg16" else 2048
+    assert plain.siblings == Cost(101 * (channels + 1), 101 * channels)
+    assert context.siblings == Cost(101 * (2 * channels + 1), 101 * 2 * channels)
+    assert context.tail == plain.tail
+    extra = 300 * 101 * channels + plain.tail.multiply_adds
+    total = plain.total()
+    assert context.total() == Cost(total.parameters + 101 * channels, total.multiply_adds + extra)
+
+
+def test_improvements_by_hand():
+    model = detector("resnet18", width=8, context=True)
+    small, base, large = (detector_cost(model, (side, side)) for side in (64, 96, 128))
+    parameters = base.total().parameters
+
+    def multiply_adds(*short_sides: int, **switches: object) -> int:
+        improved = ImprovedDetector(
+            [model] * len(short_sides), short_sides, Improvements(**switches)
+        )
+        side = improved.short_side
+        got = improved_cost(improved, (side, side))
+        assert got.parameters == parameters
+        return got.multiply_adds
+
+    trunk, rpn, tail, siblings = (part.multiply_adds for part in base[:4])
+    plain = base.total().multiply_adds
+    assert multiply_adds(96) == plain
+    assert multiply_adds(96, voting=True) == plain
+    assert multiply_adds(96, flip=True) == 2 * plain
+    assert multiply_adds(96, refinement=True) == plain + 301 * tail + 300 * siblings
+    trunks = small.trunk.multiply_adds + large.trunk.multiply_adds
+    # Two scales see each region, and all three see the whole image.
+    scales = trunk + trunks + rpn + 603 * tail + 300 * siblings
+    assert multiply_adds(96, scales=(64, 96, 128)) == scales
+    fused = small.total().multiply_adds + large.total().multiply_adds
+    assert multiply_adds(96, scales=(64, 128), fuse=True) == fused
+    # Each sees its own 300 proposals and the other's.
+    ensemble = 2 * (trunk + rpn + 601 * tail + 600 * siblings)
+    assert multiply_adds(96, 96) == ensemble
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg16_bn"])
 def test_frozen_norms_cost_no_multiply_adds(backbone):
     trained = detector_cost(detector(backbone, width=8), (64, 64))
     frozen = detector_cost(detector(backbone, width=8, batch_norm="frozen"), (64, 64))
     assert frozen.trunk.parameters < trained.trunk.parameters
-    for one, other in zip(frozen, trained, strict=True):
+    for one, other in zip(frozen[:4], trained[:4], strict=True):
         assert one.multiply_adds == other.multiply_adds > 0
 
 

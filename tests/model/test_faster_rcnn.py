@@ -10,7 +10,7 @@ from detection.model.matching import Sampler
 from detection.model.roi_head import with_image_index
 from detection.structures import Batch
 
-ARCHITECTURES = ["c4", "vgg16", "pyramid"]
+ARCHITECTURES = ["c4", "context", "vgg16", "pyramid"]
 
 
 def rows(batch: Batch, image: int) -> Batch:

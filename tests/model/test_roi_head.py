@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detection.boxes import encode
 from detection.model.roi_head import (
@@ -8,9 +8,12 @@ from detection.model.roi_head import (
     DetectionSelection,
     RoIHead,
     RoIOutput,
+    candidates,
+    suppress,
     with_image_index,
 )
 from detection.model.rpn import Proposals
+from detection.structures import Detections
 
 SIZES = torch.tensor([[100, 200]])
 CLASSES = 2
@@ -45,6 +48,12 @@ def output_of(proposals: Proposals, *regions: dict[int, tuple[float, list[float]
     return RoIOutput(probabilities.log(), deltas)
 
 
+def detect(
+    output: RoIOutput, proposals: Proposals, sizes: Tensor, selection: DetectionSelection
+) -> Detections:
+    return suppress(candidates(output, proposals, sizes, selection), sizes, selection)
+
+
 def test_shapes_and_the_order_of_deltas(head):
     nn.init.zeros_(head.deltas.weight)
     head.deltas.bias.data = torch.arange(4.0 * CLASSES)
@@ -64,14 +73,14 @@ def test_initial_weights():
     assert not head.deltas.bias.any()
 
 
-def test_each_class_has_its_own_box_and_classes_do_not_suppress_each_other(head):
+def test_each_class_has_its_own_box_and_classes_do_not_suppress_each_other():
     proposals = proposals_of([10.0, 10, 50, 50], [100.0, 10, 150, 50])
     output = output_of(
         proposals,
         {1: (0.6, [10, 10, 50, 50]), 2: (0.3, [11, 10, 51, 50])},
         {1: (0.2, [12, 10, 52, 50]), 2: (0.7, [100, 10, 250, 50])},
     )
-    boxes, scores, labels = head.detect(output, proposals, SIZES, DetectionSelection())
+    boxes, scores, labels = detect(output, proposals, SIZES, DetectionSelection())
     # Of class 1, the second region's box falls to the first's; boxes are clipped at 200.
     assert labels.tolist() == [[2, 1, 2, 0]]
     torch.testing.assert_close(scores, torch.tensor([[0.7, 0.6, 0.3, 0.0]]))
@@ -79,23 +88,23 @@ def test_each_class_has_its_own_box_and_classes_do_not_suppress_each_other(head)
     torch.testing.assert_close(boxes, torch.tensor([wanted]).float(), rtol=0, atol=1e-4)
 
 
-def test_a_score_must_be_above_the_threshold_and_a_box_have_an_area(head):
+def test_a_score_must_be_above_the_threshold_and_a_box_have_an_area():
     proposals = proposals_of([10.0, 10, 50, 50], [100.0, 10, 150, 50])
     output = output_of(
         proposals,
         {1: (0.06, [10, 10, 50, 50])},
         {1: (0.04, [60, 10, 90, 50]), 2: (0.9, [210, 10, 230, 50])},
     )
-    detections = head.detect(output, proposals, SIZES, DetectionSelection())
+    detections = detect(output, proposals, SIZES, DetectionSelection())
     assert detections.labels.tolist() == [[1, 0, 0, 0]]
     assert not detections.boxes[0, 1:].any()
 
 
-def test_empty_slots_detect_nothing_whatever_their_scores(head):
+def test_empty_slots_detect_nothing_whatever_their_scores():
     proposals = proposals_of([10.0, 10, 50, 50], [100.0, 10, 150, 50])
     proposals.valid[0, 1] = False
     output = output_of(proposals, {1: (0.2, [10, 10, 50, 50])}, {1: (0.99, [10, 10, 50, 50])})
-    detections = head.detect(output, proposals, SIZES, DetectionSelection())
+    detections = detect(output, proposals, SIZES, DetectionSelection())
     torch.testing.assert_close(detections.scores, torch.tensor([[0.2, 0, 0, 0]]))
 
 
@@ -103,11 +112,11 @@ def test_empty_slots_detect_nothing_whatever_their_scores(head):
     ("changes", "kept"),
     [({}, 5), ({"per_image": 3}, 3), ({"candidates": 2}, 2), ({"score_threshold": 0.45}, 4)],
 )
-def test_the_limits(head, changes, kept):
+def test_the_limits(changes, kept):
     boxes = [[30.0 * i, 10, 30.0 * i + 20, 50] for i in range(5)]
     proposals = proposals_of(*boxes)
     output = output_of(proposals, *({1: (0.8 - 0.1 * i, box)} for i, box in enumerate(boxes)))
-    detections = head.detect(output, proposals, SIZES, DetectionSelection(**changes))
+    detections = detect(output, proposals, SIZES, DetectionSelection(**changes))
     assert (detections.scores > 0).sum() == kept
     assert torch.equal(detections.scores, detections.scores.sort(descending=True).values)
     torch.testing.assert_close(
@@ -115,13 +124,13 @@ def test_the_limits(head, changes, kept):
     )
 
 
-def test_broken_numbers_give_no_detection(head):
+def test_broken_numbers_give_no_detection():
     proposals = proposals_of([10.0, 10, 50, 50], [100.0, 10, 150, 50], [60.0, 10, 80, 50])
     region = {1: (0.6, [10, 10, 50, 50])}
     output = output_of(proposals, region, {1: (0.7, [100, 10, 150, 50])}, region)
     output.class_logits[1] = torch.nan
     output.deltas[2] = torch.nan
-    detections = head.detect(output, proposals, SIZES, DetectionSelection())
+    detections = detect(output, proposals, SIZES, DetectionSelection())
     assert all(part.isfinite().all() for part in detections)
     assert detections.labels.tolist() == [[1, 0, 0, 0, 0, 0]]
 

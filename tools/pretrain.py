@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resdet.tools._run import run_tool
+from resdet.tools._testing import bar, read_classifier
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
@@ -63,20 +63,12 @@ def _draw(cli: ClassifierCLI, output: Path) -> None:
 
 def _load(cli: ClassifierCLI, path: Path) -> None:
     """Fills the model with what is to be tested."""
-    from pickle import UnpicklingError
-
-    from backbones.classification.module import ClassifierModule
     from backbones.weights import load_weights
 
     if not path.is_file():
         raise FileNotFoundError(f"--test: no file {path}")
     if path.suffix == ".ckpt":
-        try:
-            cli.model = ClassifierModule.load_from_checkpoint(
-                path, map_location="cpu", weights_only=True
-            )
-        except (RuntimeError, OSError, KeyError, TypeError, EOFError, UnpicklingError) as error:
-            raise ValueError(f"{path}: not a classifier's checkpoint: {error}") from error
+        cli.model = read_classifier(path)
         cli.model.check_classes(cli.datamodule.class_names)
     else:
         load_weights(cli.model.network, path)
@@ -89,20 +81,11 @@ def _test(cli: ClassifierCLI, network: Backbone, name: str) -> None:
 
     for testing in cli.config.testing:
         batches = cli.datamodule.test_loader(testing, cli.config.scales)
-        found = measure_errors(network, _bar(f"testing, {testing}")(batches))
+        found = measure_errors(network, bar(f"testing, {testing}")(batches))
         print(
             f"{name}, {testing}: top-1 error {found.top1:.2f} %, top-5 error {found.top5:.2f} %, "
             f"{found.images} images"
         )
-
-
-def _bar(title: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """Shows progress over batches, on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return partial(track, description=title, console=console, disable=not console.is_terminal)
 
 
 def _run(cli: ClassifierCLI) -> None:

@@ -20,12 +20,13 @@ EPILOG = """
   resdet reproduce table7 --data VOCdevkit --seeds 3 --devices 8
   resdet reproduce table7 --data VOCdevkit --from voc0712-vgg16=results.json
   resdet reproduce mini --quick
+  resdet reproduce photos --data VOCdevkit/VOC2012 --weights resnet18.pth --seeds 3
 A study trains, evaluates and reports; started again, it goes on where it stopped. --from takes
 what is there instead: a folder of `resdet evaluate`, a COCO result file, or VOC's comp4_det_*.txt
 (a pattern in quotes); KEY is a row's, which --list prints. The report: STUDY.md, .json and .html in
 the output folder.
 """
-STUDIES = ("table7", "table8", "table9", "table10", "table11", "table12", "mini")
+STUDIES = ("table7", "table8", "table9", "table10", "table11", "table12", "mini", "photos")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -44,6 +45,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--schedule", choices=("joint", "alternating"), default="joint", help="of the tables"
     )
+    parser.add_argument("--weights", type=Path, help="photos: file of a pre-trained ResNet-18")
     parser.add_argument("--quick", action="store_true", help="mini: one seed, shorter trainings")
     parser.add_argument("--gpu", action="store_true", help="mini: the papers' own networks")
     parser.add_argument(
@@ -52,8 +54,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--list", action="store_true", help="print rows and commands, run nothing")
     options = parser.parse_args(argv)
-    if options.study == "mini" and (options.given or options.schedule != "joint"):
-        parser.error("mini takes neither --from nor --schedule")
+    if not options.study.startswith("table") and (options.given or options.schedule != "joint"):
+        parser.error("--from and --schedule are the tables'")
+    if options.study == "photos" and not (options.data and options.weights):
+        parser.error("photos needs --data and --weights")
     if options.study != "mini" and (options.quick or options.gpu):
         parser.error("--quick and --gpu are mini's")
     options.command = shlex.join(["resdet", "reproduce", *(sys.argv[2:] if argv is None else argv)])
@@ -63,14 +67,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
     from detection.reproduction.mini import mini, preset_of
     from detection.reproduction.paper import TABLES
+    from detection.reproduction.photos import photos
 
     if options.study == "mini":
         preset = preset_of(options.quick, options.gpu)
         seeds = list(range(options.seeds or preset.seeds))
         return mini(preset, options.data or options.output / "mini-data", seeds), seeds
+    seeds = list(range(options.seeds or 1))
+    if options.study == "photos":
+        return photos(options.data, options.weights, seeds), seeds
     kind = "VOCdevkit" if options.study in ("table7", "table10", "table11") else "coco"
     study = TABLES[options.study](options.data or Path(kind), options.schedule)
-    return study, list(range(options.seeds or 1))
+    return study, seeds
 
 
 def _given(options: argparse.Namespace, study: Study) -> tuple[list[Step], dict[str, list[Path]]]:

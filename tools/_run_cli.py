@@ -65,20 +65,31 @@ class RunCLI(LightningCLI):
 
     def instantiate_trainer(self, **values: Any) -> Trainer:
         """Adds checkpoints, logs and the progress bar."""
-        output = Path(self.config.output)
+        return self.trainer_in(Path(self.config.output), **values)
+
+    def trainer_in(self, output: Path, title: str = "", **values: Any) -> Trainer:
+        """Makes a trainer whose checkpoints and logs lie in a folder.
+
+        Args:
+            output: the folder.
+            title: what the progress bar names.
+            **values: the trainer's, before those of the configuration.
+        """
         options = {"enable_version_counter": False}
         best = ModelCheckpoint(output, "best", monitor=self.best, mode=self.mode, **options)
         last = ModelCheckpoint(output, "last", **options)
         often = ModelCheckpoint(output, "last", every_n_train_steps=STEPS_BETWEEN, **options)
-        chosen = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
-        return super().instantiate_trainer(
-            default_root_dir=str(output),
-            use_distributed_sampler=False,
-            callbacks=[*chosen, best, last, often, *self.callbacks(), progress_bar()],
-            logger=[TensorBoardLogger(output, "log", ""), CSVLogger(output, "log")],
-            plugins=[AtomicCheckpointIO()],
-            **values,
-        )
+        checkpoints = [last, often] if values.get("limit_val_batches") == 0 else [best, last, often]
+        configured = {**self._get(self.config_init, "trainer", default={}), **values}
+        chosen = configured.pop("callbacks", None) or []
+        own: dict[str, Any] = {
+            "default_root_dir": str(output),
+            "use_distributed_sampler": False,
+            "callbacks": [*chosen, *checkpoints, *self.callbacks(), progress_bar(title)],
+            "logger": [TensorBoardLogger(output, "log", ""), CSVLogger(output, "log")],
+            "plugins": [AtomicCheckpointIO()],
+        }
+        return super().instantiate_trainer(**{**configured, **own})
 
     def resumed(self) -> Path | None:
         """The checkpoint to go on from, None for a new run.

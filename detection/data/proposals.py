@@ -7,8 +7,10 @@ Shape shorthand:
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,19 @@ def write_proposals(file: Path, proposals: StoredProposals, checkpoint: str) -> 
         np.savez(target, checkpoint=np.array(checkpoint), **proposals._asdict())
 
 
+def origin_of(file: Path) -> str | None:
+    """Returns the sha256 of the checkpoint that proposed what a file holds, None if there is none.
+
+    Raises:
+        DataError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    if not file.exists():
+        return None
+    with _open(file) as archive:
+        return str(archive["checkpoint"])
+
+
 def read_proposals(file: Path, image_ids: NDArray[np.int64], checkpoint: str) -> StoredProposals:
     """Reads what `write_proposals` wrote, for these images and by this checkpoint.
 
@@ -89,12 +104,9 @@ def read_proposals(file: Path, image_ids: NDArray[np.int64], checkpoint: str) ->
         DataError: the file is damaged, or is of other images or another checkpoint.
         OSError: it cannot be read.
     """
-    try:
-        with file.open("rb") as source, np.load(source) as archive:
-            origin = str(archive["checkpoint"])
-            found = StoredProposals(*(archive[name] for name in StoredProposals._fields))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file}: not a file of proposals, or damaged: {error}") from error
+    with _open(file) as archive:
+        origin = str(archive["checkpoint"])
+        found = StoredProposals(*(archive[name] for name in StoredProposals._fields))
     if origin != checkpoint:
         raise DataError(
             f"{file}: proposed by the checkpoint of sha256 {origin[:12]}…, not {checkpoint[:12]}…"
@@ -106,6 +118,15 @@ def read_proposals(file: Path, image_ids: NDArray[np.int64], checkpoint: str) ->
         )
     _check(file, found)
     return found
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    try:
+        with file.open("rb") as source, np.load(source) as archive:
+            yield archive
+    except (AttributeError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file}: not a file of proposals, or damaged: {error}") from error
 
 
 def _check(file: Path, found: StoredProposals) -> None:

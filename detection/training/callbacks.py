@@ -14,14 +14,49 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from detection.data.images import read_image
 from detection.inference.drawing import draw
-from detection.training.module import DetectorModule
+from detection.training.validation import ValidationModule
 
 
-def progress_bar() -> ProgressBar:
-    """Returns a rich bar on a terminal, and one that writes plain lines elsewhere."""
-    if sys.stderr.isatty() or sys.stdout.isatty():
-        return RichProgressBar(leave=True)
-    return TQDMProgressBar(refresh_rate=50)
+class _RichBar(RichProgressBar):
+    """A rich bar that says what it is the progress of."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(leave=True)
+        self._title = title
+
+    @property
+    def predict_description(self) -> str:
+        return f"{self._title}proposals"
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self._title}{super()._get_train_description(current_epoch)}"
+
+
+class _PlainBar(TQDMProgressBar):
+    """A bar of plain lines that says what it is the progress of."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(refresh_rate=50)
+        self._title = title
+
+    @property
+    def predict_description(self) -> str:
+        return f"{self._title}proposals"
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        super().on_train_epoch_start(trainer, *arguments)
+        self.train_progress_bar.set_description(f"{self._title}Epoch {trainer.current_epoch}")
+
+
+def progress_bar(title: str = "") -> ProgressBar:
+    """Returns a rich bar on a terminal, and one that writes plain lines elsewhere.
+
+    Args:
+        title: what is in progress; the bar's description starts with it.
+    """
+    title = f"{title}: " if title else ""
+    terminal = sys.stderr.isatty() or sys.stdout.isatty()
+    return _RichBar(title) if terminal else _PlainBar(title)
 
 
 class Throughput(Callback):
@@ -64,7 +99,7 @@ class SamplePictures(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds the pictures to each TensorBoard logger."""
         loggers = [one for one in trainer.loggers if isinstance(one, TensorBoardLogger)]
-        if trainer.sanity_checking or not loggers or not isinstance(pl_module, DetectorModule):
+        if trainer.sanity_checking or not loggers or not isinstance(pl_module, ValidationModule):
             return
         evaluation = pl_module.evaluation
         records = trainer.datamodule.val_records  # type: ignore[attr-defined]

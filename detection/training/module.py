@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from detection.data.labels import LabelMap
 from detection.data.records import DataError
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.criterion import Criterion
+from detection.model.faster_rcnn import FasterRCNN
 from detection.structures import Batch, Target
 from detection.training.schedule import Schedule
 from detection.training.validation import ValidationModule
@@ -22,7 +23,89 @@ from detection.training.validation import ValidationModule
 logger = logging.getLogger(__name__)
 
 
-class DetectorModule(ValidationModule):
+class TrainingModule(ValidationModule):
+    """What the training of a detector, and of a part of it, have in common; not the step."""
+
+    def __init__(
+        self, detector: FasterRCNN, labels: LabelMap, spec: DetectorSpec, schedule: Schedule
+    ) -> None:
+        """Sets what trains.
+
+        Args:
+            detector: those of its parameters that require a gradient train.
+            labels: its classes.
+            spec: what it is made of.
+            schedule: optimizer and learning rate.
+        """
+        super().__init__(detector, labels)
+        self.spec = spec
+        self.schedule = schedule
+
+    def on_fit_start(self) -> None:
+        """Compares the model's and the data's classes before the first step.
+
+        Raises:
+            DataError: if they differ.
+        """
+        found = self.trainer.datamodule.labels  # type: ignore[attr-defined]
+        if found != self.labels:
+            raise DataError(f"the model has classes {self.labels}, the data has {found}")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seeds the samplers and dropout by the position in the run.
+
+        Lightning saves no random states: this is what makes a resumed run end in the very weights
+        of an unbroken one.
+        """
+        del batch, batch_idx
+        seed: int = self.trainer.datamodule.seed  # type: ignore[attr-defined]
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        mixed = np.random.SeedSequence([seed, total.processed, self.global_rank]).generate_state(1)
+        torch.manual_seed(int(mixed[0]))
+
+    def total(self, losses: Mapping[str, Tensor], images: Batch) -> Tensor:
+        """Returns the sum of a batch's losses, and logs it and each of them.
+
+        Raises:
+            FloatingPointError: if the sum is not finite.
+        """
+        total = torch.stack([*losses.values()]).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"losses {[round(loss.item(), 4) for loss in losses.values()]} at update "
+                f"{self.global_step}, images {images.image_ids.tolist()}: lower the learning "
+                "rate, lengthen the warm-up, or clip the gradient"
+            )
+        count = len(images.images)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=count)
+        named = {f"train/{name}": loss.detach() for name, loss in losses.items()}
+        self.log_dict(named, prog_bar=True, batch_size=count)
+        return total
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer, with the learning rate scaled to the real batch."""
+        per_process: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        images = per_process * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        optimizer = self.schedule.optimizer(self, images)
+        logger.info(
+            "learning rate %g: %g per 16 images, scaled to %d images per update",
+            self.schedule.lr_per_16_images * images / 16,
+            self.schedule.lr_per_16_images,
+            images,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.schedule.scheduler(optimizer, steps)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the description that makes the file sufficient by itself."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint[KEY] = Description(
+            self.spec, self.detector.preprocessing, self.labels, data.short_side, data.long_side
+        ).to_plain()
+
+
+class DetectorModule(TrainingModule):
     """A detector in training: plain values in, so that its checkpoints need no other file."""
 
     def __init__(
@@ -56,32 +139,9 @@ class DetectorModule(ValidationModule):
                 "give --model.weights, or set --model.detector.frozen_stages 0"
             )
         built = faster_rcnn(len(class_names), detector, weights=weights, fresh=fresh)
-        super().__init__(built, LabelMap(tuple(class_names), tuple(category_ids)))
-        self.spec = detector
+        labels = LabelMap(tuple(class_names), tuple(category_ids))
+        super().__init__(built, labels, detector, schedule)
         self.criterion = criterion
-        self.schedule = schedule
-
-    def on_fit_start(self) -> None:
-        """Compares the model's and the data's classes before the first step.
-
-        Raises:
-            DataError: if they differ.
-        """
-        found = self.trainer.datamodule.labels  # type: ignore[attr-defined]
-        if found != self.labels:
-            raise DataError(f"the model has classes {self.labels}, the data has {found}")
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seeds the samplers and dropout by the position in the run.
-
-        Lightning saves no random states: this is what makes a resumed run end in the very weights
-        of an unbroken one.
-        """
-        del batch, batch_idx
-        seed: int = self.trainer.datamodule.seed  # type: ignore[attr-defined]
-        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        mixed = np.random.SeedSequence([seed, total.processed, self.global_rank]).generate_state(1)
-        torch.manual_seed(int(mixed[0]))
 
     def training_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Tensor:
         """Returns the sum of the four losses, and logs each.
@@ -91,38 +151,4 @@ class DetectorModule(ValidationModule):
         """
         del batch_idx
         images, targets = batch
-        losses = self.criterion(self.detector, images, targets)
-        total = torch.stack(losses).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"losses {[round(loss.item(), 4) for loss in losses]} at update "
-                f"{self.global_step}, images {images.image_ids.tolist()}: lower the learning "
-                "rate, lengthen the warm-up, or clip the gradient"
-            )
-        count = len(images.images)
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=count)
-        named = {f"train/{name}": loss.detach() for name, loss in losses._asdict().items()}
-        self.log_dict(named, prog_bar=True, batch_size=count)
-        return total
-
-    def configure_optimizers(self) -> Any:
-        """Builds the optimizer, with the learning rate scaled to the real batch."""
-        per_process: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        images = per_process * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        optimizer = self.schedule.optimizer(self, images)
-        logger.info(
-            "learning rate %g: %g per 16 images, scaled to %d images per update",
-            self.schedule.lr_per_16_images * images / 16,
-            self.schedule.lr_per_16_images,
-            images,
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = self.schedule.scheduler(optimizer, steps)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the description that makes the file sufficient by itself."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint[KEY] = Description(
-            self.spec, self.detector.preprocessing, self.labels, data.short_side, data.long_side
-        ).to_plain()
+        return self.total(self.criterion(self.detector, images, targets)._asdict(), images)

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from detection.model.faster_rcnn import FasterRCNN
-from resdet.tools import pretrain
+from resdet.tools import localize, pretrain
 from resdet.tools._run import IDLE_WARNINGS, shipped_configs
 from resdet.tools.train import _cli
 
 FOLDER = Path(shipped_configs(["--config", "shapes.yaml"])[1]).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 CLASSIFIERS = [name for name in FILES if name.startswith("pretrain_")]
-DETECTORS = [name for name in FILES if name not in CLASSIFIERS]
+LOCALIZERS = [name for name in FILES if name.startswith("localize_")]
+DETECTORS = [name for name in FILES if name not in CLASSIFIERS + LOCALIZERS]
 MODELS = [name for name in FILES if (FOLDER / name).read_text().startswith("# Model:")]
 RECIPES = [name for name in DETECTORS if name not in MODELS and name != "shapes.yaml"]
 COMPOSITIONS = [
@@ -28,7 +29,8 @@ COMPOSITIONS = [
 
 
 def test_there_are_recipes_and_models():
-    assert set(RECIPES) >= {"coco.yaml", "folder.yaml", "voc07.yaml"}
+    papers = {"voc07.yaml", "voc0712.yaml", "voc0712pp.yaml", "coco2014.yaml"}
+    assert set(RECIPES) >= {*papers, "coco.yaml", "folder.yaml"}
     assert set(MODELS) >= {"resnet50.yaml", "resnet50_fpn.yaml", "resnet101.yaml", "vgg16.yaml"}
 
 
@@ -76,6 +78,60 @@ def test_frozen_stages_are_refused_without_the_models_weights(shapes: Path, tmp_
         build(["voc07.yaml", "resnet50.yaml"], shapes, tmp_path, "--model.weights=null")
 
 
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Maps each option's name to its value."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "models"),
+    [
+        ("voc07.yaml", ["vgg16", "resnet50", "resnet101"]),
+        ("voc0712.yaml", ["vgg16", "resnet101"]),  # tables 7 and 10
+        ("voc0712pp.yaml", ["vgg16", "resnet101"]),  # tables 7 and 11
+        ("coco2014.yaml", ["vgg16", "resnet101"]),  # tables 8 and 9
+        ("coco.yaml", ["vgg16", "resnet50", "resnet101"]),
+    ],
+)
+def test_the_networks_of_a_table_differ_in_the_backbone_alone(
+    recipe: str, models: list[str], shapes: Path, tmp_path: Path
+):
+    options = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    built = [build([recipe, f"{name}.yaml"], shapes, tmp_path, *options) for name in models]
+    parsed = [flat(cli.config.as_dict()) for cli in built]
+    for values, name in zip(parsed, models, strict=True):
+        assert values.pop("model.detector.backbone") == name
+        assert [str(file).rpartition("/")[2] for file in values.pop("config")] == [
+            recipe,
+            f"{name}.yaml",
+        ]
+    assert len(parsed[0]) > 80
+    assert all(values == parsed[0] for values in parsed)
+    # Its weights are another choice of the model's file, and are chosen alike too.
+    texts = [(FOLDER / f"{name}.yaml").read_text() for name in models]
+    assert {re.findall("weights: (.*)", text)[0] for text in texts} == {"IMAGENET1K_V1"}
+    for cli in built:
+        assert cli.model.criterion == built[0].model.criterion
+        assert cli.model.schedule == built[0].model.schedule
+
+
+def test_schedules_follow_the_number_of_images(shapes: Path, tmp_path: Path):
+    options = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    short, long = (
+        build([f"{recipe}.yaml", "resnet50.yaml"], shapes, tmp_path, *options)
+        for recipe in ("voc0712", "voc0712pp")
+    )
+    ratio = (5011 + 4952 + 11540) / (5011 + 11540)
+    assert long.trainer.max_steps == round(short.trainer.max_steps * ratio, -3)
+    (drop,), (later,) = (cli.model.schedule.milestones for cli in (short, long))
+    assert (drop, later) == (80000, round(80000 * ratio, -3))
+
+
 def build_classifier(folder: Path, output: Path, *files: str) -> Any:
     """Does what `resdet pretrain` does before the first step; the weights take no memory."""
     (folder / "train" / "cat").mkdir(parents=True)
@@ -118,6 +174,26 @@ def test_the_papers_classifiers_for_cifar_build(tmp_path: Path, deep: bool):
     assert len(cli.model.network.get_submodule("layer3")) == blocks
 
 
+def test_the_papers_localizer_builds(tmp_path: Path):
+    for split in ("train", "val"):
+        for folder in ("Data", "Annotations"):
+            (tmp_path / "data" / folder / "CLS-LOC" / split / "n01440764").mkdir(parents=True)
+    own = [f"--data.root={tmp_path / 'data'}", f"--output={tmp_path}", "--model.weights=null"]
+    with torch.device("meta"), warnings.catch_warnings():
+        for message in IDLE_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        files = ["--config", "localize_imagenet.yaml", "--trainer.accelerator=cpu"]
+        cli = localize._cli(shipped_configs([*files, *own]))
+    spec, criterion, data = cli.model.spec, cli.model.criterion, cli.datamodule
+    assert (spec.backbone, spec.feature, spec.anchor_sizes) == ("resnet101", "c4", (64, 128, 256))
+    assert (criterion.rpn.sampler.count, criterion.rpn.sampler.positive_fraction) == (8, 0.5)
+    assert (criterion.rpn.positive, criterion.rpn.negative) == (0.7, 0.3)
+    assert (data.batch_size, data.augmentation.crop) == (256, 224)
+    assert cli.model.schedule.lr_per_16_images * 256 / 16 == 0.01
+    assert cli.model.class_names == ("n01440764",)
+    assert cli.model.localizer.rpn.deltas.out_channels == 9 * 4
+
+
 def comment(name: str) -> str:
     lines = (FOLDER / name).read_text().splitlines()
     return "\n".join(line for line in lines if line.startswith("#"))
@@ -131,7 +207,7 @@ def test_a_recipe_opens_with_its_claim(name: str):
     assert third.startswith("# Hardware and time")
     assert "expected" in comment(name).lower()
     assert "measured" in comment(name).lower()
-    (command,) = re.findall(r"resdet (?:pre)?train .*", second)
+    (command,) = re.findall(r"resdet (?:(?:pre)?train|localize) .*", second)
     check_command(command, name)
 
 
@@ -145,7 +221,8 @@ def test_a_model_opens_with_what_it_is(name: str):
 
 def check_command(command: str, name: str) -> None:
     words = shlex.split(command)
-    assert words[1] == ("pretrain" if name in CLASSIFIERS else "train")
+    tool = {name in CLASSIFIERS: "pretrain", name in LOCALIZERS: "localize"}.get(True, "train")
+    assert words[1] == tool
     configs = [after for before, after in pairwise(words) if before == "--config"]
     assert name in configs
     assert set(configs) <= set(FILES)

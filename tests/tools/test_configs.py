@@ -3,6 +3,7 @@
 import re
 import shlex
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from detection.model.faster_rcnn import FasterRCNN
-from resdet.tools import localize, pretrain
+from resdet.tools import alternate, localize, pretrain
 from resdet.tools._run import IDLE_WARNINGS, shipped_configs
 from resdet.tools.train import _cli
 
@@ -19,7 +20,8 @@ FOLDER = Path(shipped_configs(["--config", "shapes.yaml"])[1]).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 CLASSIFIERS = [name for name in FILES if name.startswith("pretrain_")]
 LOCALIZERS = [name for name in FILES if name.startswith("localize_")]
-DETECTORS = [name for name in FILES if name not in CLASSIFIERS + LOCALIZERS]
+ADDITIONS = [name for name in FILES if name.startswith("alternating_")]  # to a recipe
+DETECTORS = [name for name in FILES if name not in CLASSIFIERS + LOCALIZERS + ADDITIONS]
 MODELS = [name for name in FILES if (FOLDER / name).read_text().startswith("# Model:")]
 RECIPES = [name for name in DETECTORS if name not in MODELS and name != "shapes.yaml"]
 COMPOSITIONS = [
@@ -34,7 +36,9 @@ def test_there_are_recipes_and_models():
     assert set(MODELS) >= {"resnet50.yaml", "resnet50_fpn.yaml", "resnet101.yaml", "vgg16.yaml"}
 
 
-def build(files: list[str], shapes: Path, output: Path, *options: str) -> Any:
+def build(
+    files: list[str], shapes: Path, output: Path, *options: str, cli: Callable[..., Any] = _cli
+) -> Any:
     """Does what `resdet train` does before the first step; the weights take no memory."""
     names = [argument for file in files for argument in ("--config", file)]
     own = [f"--data.root={shapes}", "--data.train=train", "--data.val=val", f"--output={output}"]
@@ -42,7 +46,7 @@ def build(files: list[str], shapes: Path, output: Path, *options: str) -> Any:
     with torch.device("meta"), warnings.catch_warnings():
         for message in IDLE_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        return _cli(shipped_configs([*names, *own, *options]))
+        return cli(shipped_configs([*names, *own, *options]))
 
 
 @pytest.mark.parametrize("files", COMPOSITIONS, ids=" ".join)
@@ -76,6 +80,41 @@ def test_the_last_configuration_wins(shapes: Path, tmp_path: Path):
 def test_frozen_stages_are_refused_without_the_models_weights(shapes: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="frozen_stages=2 would keep random weights"):
         build(["voc07.yaml", "resnet50.yaml"], shapes, tmp_path, "--model.weights=null")
+
+
+@pytest.mark.parametrize("model", ["vgg16", "resnet101"])
+@pytest.mark.parametrize(
+    ("recipe", "addition", "devices", "updates", "drop"),
+    [
+        ("voc07", "alternating_voc", 1, (80_000, 40_000), (60_000, 30_000)),
+        ("voc0712", "alternating_voc", 1, (80_000, 40_000), (60_000, 30_000)),
+        ("coco", "alternating_coco", 8, (320_000, 320_000), (240_000, 240_000)),
+        ("coco2014", "alternating_coco", 8, (320_000, 320_000), (240_000, 240_000)),
+    ],
+)
+def test_the_papers_alternating_steps_build(
+    recipe: str,
+    addition: str,
+    model: str,
+    devices: int,
+    updates: tuple[int, int],
+    drop: tuple[int, int],
+    shapes: Path,
+    tmp_path: Path,
+):
+    files = [f"{recipe}.yaml", f"{addition}.yaml", f"{model}.yaml"]
+    options = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    cli = build(files, shapes, tmp_path, *options, cli=alternate._cli)
+    steps = cli.config_init.rpn, cli.config_init.head
+    assert tuple(step.updates for step in steps) == updates
+    assert [step.milestones for step in steps] == [(drop[0],), (drop[1],)]
+    images = [step.batch_size * devices for step in steps]
+    assert images == [devices, 2 * devices]  # appendix A: 8 images for the RPN, 16 for the head
+    rates = [step.lr_per_16_images * n / 16 for step, n in zip(steps, images, strict=True)]
+    assert rates == pytest.approx([0.001, 0.001])
+    assert cli.model.criterion.proposals.after_nms == 2000
+    assert cli.model.spec.proposals.after_nms == 300
+    assert cli.model.spec.backbone == model
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -207,7 +246,7 @@ def test_a_recipe_opens_with_its_claim(name: str):
     assert third.startswith("# Hardware and time")
     assert "expected" in comment(name).lower()
     assert "measured" in comment(name).lower()
-    (command,) = re.findall(r"resdet (?:(?:pre)?train|localize) .*", second)
+    (command,) = re.findall(r"resdet (?:(?:pre)?train|localize|alternate) .*", second)
     check_command(command, name)
 
 
@@ -221,7 +260,8 @@ def test_a_model_opens_with_what_it_is(name: str):
 
 def check_command(command: str, name: str) -> None:
     words = shlex.split(command)
-    tool = {name in CLASSIFIERS: "pretrain", name in LOCALIZERS: "localize"}.get(True, "train")
+    kinds = {"pretrain": CLASSIFIERS, "localize": LOCALIZERS, "alternate": ADDITIONS}
+    tool = next((tool for tool, names in kinds.items() if name in names), "train")
     assert words[1] == tool
     configs = [after for before, after in pairwise(words) if before == "--config"]
     assert name in configs

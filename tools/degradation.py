@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
@@ -41,7 +42,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-images", type=int, default=1000, help="test images")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
+    parser.add_argument("--report", type=Path, help="JSON file for the figures and their origin")
     options = parser.parse_args(argv)
+    options.command = shlex.join(
+        ["resdet", "degradation", *(sys.argv[1:] if argv is None else argv)]
+    )
     if min(options.seeds, options.jobs, options.threads, options.test_images) < 1:
         parser.error("--seeds, --jobs, --threads and --test-images must be at least 1")
     return options
@@ -126,15 +131,21 @@ def _study(options: argparse.Namespace, recipe: Recipe, todo: list[str]) -> Iter
         pool.shutdown(cancel_futures=True)
 
 
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from backbones.classification.degradation import Recipe
+
+    return Recipe(
+        options.steps, options.batch_size, options.lr, options.images, options.test_images
+    )
+
+
 def _run(options: argparse.Namespace) -> dict[str, Run]:
     """Trains what is not there yet; the runs of the seeds asked for."""
     from rich.progress import Progress, TimeElapsedColumn
 
-    from backbones.classification.degradation import NETWORKS, Recipe
+    from backbones.classification.degradation import NETWORKS
 
-    recipe = Recipe(
-        options.steps, options.batch_size, options.lr, options.images, options.test_images
-    )
+    recipe = _recipe(options)
     path = options.output / RESULTS
     runs = _read(path, recipe)
     # Seed by seed, so that a study that is stopped compares what there is.
@@ -178,6 +189,28 @@ def _table(runs: dict[str, Run]) -> str:
     return "\n".join(lines)
 
 
+def _write_report(options: argparse.Namespace, runs: dict[str, Run]) -> None:
+    """The runs without their curves, and what they come of."""
+    from backbones.classification.degradation import summary
+    from detection.reproduction.artefacts import config_sha256, environment
+
+    recipe = asdict(_recipe(options))
+    content = {
+        "command": options.command,
+        "subject": "degradation",
+        "config_sha256": config_sha256(recipe),
+        "seeds": list(range(options.seeds)),
+        "predictions_sha256": {key: run.predictions_sha256 for key, run in runs.items()},
+        "minutes": round(sum(run.seconds for run in runs.values()) / 60, 1),
+        "recipe": recipe,
+        "summary": summary(_by_network(runs)),
+        "runs": {key: {name: getattr(run, name) for name in _COLUMNS} for key, run in runs.items()},
+        "environment": environment(),
+    }
+    options.report.parent.mkdir(parents=True, exist_ok=True)
+    options.report.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 _COLUMNS = ("train_error", "test_error")
 
 
@@ -195,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runs = _run(options)
         _draw(runs, options.output / FIGURE)
+        if options.report:
+            _write_report(options, runs)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, FloatingPointError, BrokenExecutor) as error:

@@ -12,8 +12,10 @@ begun to learn after 400 updates); 1200 updates, not 64000; bfloat16 arithmetic.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from itertools import count, islice
 from statistics import fmean, stdev
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,12 +75,16 @@ class Run(NamedTuple):
         test_error: %, of the test images at the end.
         train: update and training error of each batch, %.
         test: update and test error, %.
+        predictions_sha256: of the classes of the test images at the end, a byte each.
+        seconds: that training and tests took.
     """
 
     train_error: float
     test_error: float
     train: list[tuple[int, float]]
     test: list[tuple[int, float]]
+    predictions_sha256: str
+    seconds: float
 
     def curve(self, label: str) -> Curve:
         """As a curve to draw."""
@@ -101,6 +107,7 @@ def train(name: str, seed: int, recipe: Recipe, progress: Callable[[], object]) 
         FloatingPointError: the loss is not finite.
     """
     images, labels = _data(recipe.images, 0)
+    started = perf_counter()
     torch.manual_seed(seed)
     network = build(name, num_classes=len(SHAPES)).to(memory_format=torch.channels_last)
     schedule = Schedule(recipe.lr, milestones=(recipe.steps * 4 // 5,), patience=None)
@@ -119,10 +126,12 @@ def train(name: str, seed: int, recipe: Recipe, progress: Callable[[], object]) 
         optimizer.step()
         train_errors.append((step, errors(count_errors(scores, labels[batch])).top1))
         if step * _TESTS // recipe.steps > (step - 1) * _TESTS // recipe.steps:
-            test_errors.append((step, _test(network, recipe)))
+            error, predicted = _test(network, recipe)
+            test_errors.append((step, error))
         progress()
-    last = train_errors[-max(1, recipe.steps // 10) :]
-    return Run(fmean(error for _, error in last), test_errors[-1][1], train_errors, test_errors)
+    mean = fmean(error for _, error in train_errors[-max(1, recipe.steps // 10) :])
+    seconds = round(perf_counter() - started, 1)
+    return Run(mean, error, train_errors, test_errors, sha256(predicted).hexdigest(), seconds)
 
 
 def summary(runs: Mapping[str, list[Run]]) -> dict[str, dict[str, Any]]:
@@ -167,10 +176,11 @@ def _scores(network: Backbone, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _test(network: Backbone, recipe: Recipe) -> float:
-    """Top-1 error, %."""
+def _test(network: Backbone, recipe: Recipe) -> tuple[float, bytes]:
+    """Top-1 error, %, and the class of each test image."""
     images, labels = _data(recipe.test_images, _TEST_SEED)
     network.eval()
     scores = torch.cat([_scores(network, batch) for batch in torch.split(images, 100)])
     network.train()
-    return errors(count_errors(scores, labels)).top1
+    predicted: Tensor = scores.argmax(dim=1).to(torch.uint8)
+    return errors(count_errors(scores, labels)).top1, predicted.numpy().tobytes()

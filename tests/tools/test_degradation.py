@@ -5,14 +5,16 @@ import pytest
 
 from backbones.classification import degradation
 from backbones.classification.degradation import NETWORKS, Run
+from detection.reproduction.artefacts import config_sha256, read_artefact
 from resdet.tools.degradation import main
 
+HASH = "0123456789abcdef" * 4
 SMALL = ["--seeds=1", "--steps=8", "--batch-size=4", "--images=16", "--test-images=4"]
 
 
 def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     # Three of the four runs are there: the tool trains the last.
-    done = {f"{name}/0": Run(10.0, 20.0, [(1, 90.0)], [(1, 80.0)]) for name in NETWORKS}
+    done = {f"{name}/0": Run(10.0, 20.0, [(1, 90.0)], [(1, 80.0)], HASH, 90.0) for name in NETWORKS}
     del done["cifar_plain20/0"]
     recipe = degradation.Recipe(8, 4, 0.01, 16, 4)
     path = tmp_path / "study.json"
@@ -28,10 +30,20 @@ def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     figure = tmp_path / "curves.svg"
     assert "<svg" in figure.read_text()
 
-    # The second time there is nothing to do.
+    # The second time there is nothing to do but to report.
     before = path.stat().st_mtime_ns
-    assert main([*SMALL, f"--output={tmp_path}"]) == 0
+    report = tmp_path / "new" / "report.json"
+    options = [*SMALL, f"--output={tmp_path}", f"--report={report}"]
+    assert main(options) == 0
     assert path.stat().st_mtime_ns == before
+    facts = read_artefact(report).facts
+    assert facts["command"] == f"resdet degradation {' '.join(options)}"
+    assert facts["config_sha256"] == config_sha256(vars(recipe))
+    assert facts["seeds"] == [0]
+    assert facts["predictions_sha256"]["cifar_plain56/0"] == HASH
+    assert facts["minutes"] == pytest.approx(4.5, abs=0.5)
+    assert facts["summary"] == content["summary"]
+    assert facts["runs"]["cifar_plain56/0"] == {"train_error": 10.0, "test_error": 20.0}
 
 
 @pytest.mark.parametrize(

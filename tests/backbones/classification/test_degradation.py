@@ -14,13 +14,16 @@ def test_a_run_is_repeatable():
     assert run.train_error == run.train[-1][1]
     assert run.test_error == run.test[-1][1]
     assert {error for _, error in run.train} <= {0.0, 25.0, 50.0, 75.0, 100.0}
-    assert run == train("cifar_resnet20", 0, RECIPE, lambda: None)
+    again = train("cifar_resnet20", 0, RECIPE, lambda: None)
+    assert run == again._replace(seconds=run.seconds)
+    assert run.seconds > 0
+    assert len(run.predictions_sha256) == 64
     assert run.train != train("cifar_resnet20", 1, RECIPE, lambda: None).train
     assert np.array_equal(run.curve("net").train, np.array(run.train))
 
 
 def test_summary_by_hand():
-    runs = [Run(10.0, 30.0, [], []), Run(14.0, 30.0, [], [])]
+    runs = [Run(10.0, 30.0, [], [], "", 1.0), Run(14.0, 30.0, [], [], "", 1.0)]
     found = summary({"net": runs, "one": runs[:1]})
     assert found["net"]["train_error"] == {"mean": 12.0, "std": pytest.approx(8**0.5)}
     assert found["net"]["test_error"] == {"mean": 30.0, "std": 0.0}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import shlex
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +172,7 @@ def _finish(
     from detection.evaluation.figures import write_figures
     from detection.evaluation.results import write_results
     from detection.evaluation.tables import class_table, coco_table, definition_table
+    from detection.reproduction.artefacts import environment
 
     coco, voc = figures
     case = annotations, predictions, labels.names
@@ -191,7 +190,7 @@ def _finish(
         "engine": options.engine,
         "predictions_sha256": hashlib.sha256(results.read_bytes()).hexdigest(),
         "command": options.command,
-        "environment": _environment(),
+        "environment": environment(),
     }
     write_figures(folder, coco, voc, scores, origin)
     tables = "\n\n".join(
@@ -199,13 +198,6 @@ def _finish(
     )
     (folder / "figures.txt").write_text(tables, encoding="utf-8")
     print(f"\n{tables}\npredictions: {results}\ntables: {folder}/figures.txt, .json, .csv")
-
-
-def _environment() -> dict[str, str]:
-    packages = ("resdet", "numpy", "hotcoco", "pycocotools")
-    packages += ("torch", "torchvision") if "torch" in sys.modules else ()
-    own = {"python": platform.python_version(), "machine": platform.platform()}
-    return own | {name: version(name) for name in packages}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

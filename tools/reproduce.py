@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -227,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     from detection.reproduction.steps import StepError
 
+    # As Ctrl-C: the commands that are running are ended too.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _reproduce(options)
     except KeyboardInterrupt:
@@ -234,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, StepError) as error:
         print(f"resdet reproduce: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

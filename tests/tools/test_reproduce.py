@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +127,24 @@ def test_list_prints_rows_and_commands(
     assert text.count("resdet train --config voc0712.yaml") == 4
     assert text.count("resdet evaluate --checkpoint") == 4
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stopped_run_stops_its_commands_and_goes_on_later(voc: Path, tmp_path: Path) -> None:
+    """SIGTERM while a file is scored: no orphan, no marker, and the next run does the work."""
+    file = results(voc, tmp_path / "vgg.json", 0.5)
+    out = tmp_path / "out"
+    arguments = ["table7", "--data", str(voc), "--output", str(out), "--from"]
+    arguments += [f"voc0712-vgg16={file}", "--resamples", "0"]
+    command = [sys.executable, "-m", "resdet.tools", "reproduce", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = out / "steps" / "given-voc0712-vgg16-0.log"
+    until = time.monotonic() + 60
+    while not log.is_file() and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert str(file) not in listing.stdout
+    assert not log.with_suffix(".json").exists()
+    assert reproduce.main(arguments) == 0
+    assert log.with_suffix(".json").is_file()

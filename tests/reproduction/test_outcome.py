@@ -1,0 +1,56 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from detection.reproduction.outcome import Figure, GapOutcome, Outcome, RowOutcome, read_outcome
+from detection.reproduction.pages import html, markdown, measured_text, to_plain
+from detection.reproduction.paper import TABLES
+from detection.reproduction.study import Row, Study
+from detection.reproduction.verdict import Measured
+
+STUDY = Study("own", "Own | table", (), (), Path("data"), "test")
+ORIGIN = {"command": "resdet reproduce own", "seeds": [0]}
+
+
+def outcome(row: Row, figure: Figure) -> Outcome:
+    ours = Measured(-2.0, -3.0, -1.0, "", (-2.0,))
+    gap = GapOutcome("A", "B", "ap", -1.0, ours, "same direction")
+    return Outcome(STUDY, (RowOutcome(row, (figure,), ()),), (gap,), (), 7)
+
+
+def test_markdown_shows_figure_interval_and_verdict() -> None:
+    row = Row("a", "A|B", (), ("ap",), runs_as="small A")
+    ours = Measured(20.04, 18.0, 22.0, "3 seeds, t interval", (20.0,))
+    text = markdown(outcome(row, Figure("ap", 21.2, ours, "within")))
+    assert "| Method | Run as | Trained on | Metric | Paper | Ours, 95% interval |" in text
+    assert "| A/B | small A | – | AP | 21.2 | 20.0 [18.0, 22.0] | within |" in text
+    assert "| B − A | AP | -1.0 | -2.0 [-3.0, -1.0] | same direction |" in text
+    assert "split test, 7 images; intervals: 3 seeds, t interval." in text
+
+
+def test_json_has_no_nan_and_html_escapes() -> None:
+    ours = Measured(20.0, math.nan, math.nan, "one run", (20.0,))
+    found = outcome(Row("a", "<b>", (), ("ap",)), Figure("ap", None, ours, ""))
+    text = json.dumps(to_plain(found, ORIGIN), allow_nan=False)
+    figure = json.loads(text)["rows"][0]["figures"][0]
+    assert (figure["ours"]["value"], figure["ours"]["low"]) == (20.0, None)
+    page = html(found, ORIGIN)
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "resdet reproduce own" in page
+
+
+def test_a_figure_without_an_interval_or_a_run() -> None:
+    assert measured_text(Measured(1.25, math.nan, math.nan, "", ()), "+") == "+1.2"
+    assert measured_text(None) == "–"
+
+
+def test_without_runs_every_figure_says_why(tmp_path: Path) -> None:
+    found = read_outcome(TABLES["table7"](tmp_path, "joint"), {})
+    verdicts = [one.verdict.partition(":")[0] for row in found.rows for one in row.figures]
+    assert verdicts == ["data not here"] * 2 + ["needs a server"] * 2
+    assert [gap.verdict for gap in found.gaps] == ["one side has no figure"]
+    assert found.gaps[0].paper == pytest.approx(3.2)
+    assert found.images is None

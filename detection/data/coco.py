@@ -17,9 +17,15 @@ import numpy as np
 from detection.data import coco_cache
 from detection.data.coco_objects import Objects, integer, read_columns, read_objects, record
 from detection.data.image_files import ImageFiles
-from detection.data.images import MAX_PIXELS
 from detection.data.labels import LabelMap
-from detection.data.records import DataError, ImageRow, Records, Skipped, UnusableError
+from detection.data.records import (
+    MAX_PIXELS,
+    DataError,
+    ImageRow,
+    Records,
+    Skipped,
+    UnusableError,
+)
 from detection.structures import Annotations
 
 

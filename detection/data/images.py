@@ -18,10 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from detection.data.records import DataError
-
-# Below the size at which Pillow starts to warn (89 megapixels), far above any photo in use.
-MAX_PIXELS = 80_000_000
+from detection.data.records import MAX_PIXELS, DataError
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 

@@ -12,6 +12,10 @@ from detection.data.labels import LabelMap
 from detection.structures import Annotations
 
 
+# Of an image. Below the size at which Pillow starts to warn (89 megapixels), above any photo in use.
+MAX_PIXELS = 80_000_000
+
+
 class DataError(ValueError):
     """A data set that cannot be used; the message names file, record and reason."""
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from detection.data.labels import LabelMap
 from detection.structures import Annotations
 
-
-# Of an image. Below the size at which Pillow starts to warn (89 megapixels), above any photo in use.
+# Of an image; below the size at which Pillow starts to warn (89 megapixels), above any photo.
 MAX_PIXELS = 80_000_000
 
 

@@ -109,7 +109,8 @@ def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
                     work = pool.submit(_execute, step, output, tell, jobs, stop)
                     running[work] = step.name
                     del waiting[step.name]
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                # Not for ever: a signal may have reached another thread than this one.
+                finished, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for work in finished:
                     del running[work]
                     work.result()

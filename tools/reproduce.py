@@ -109,14 +109,16 @@ def _plan(
     options: argparse.Namespace, study: Study, seeds: list[int]
 ) -> tuple[list[Step], dict[str, list[Path]]]:
     """The commands, and where the evaluations of each row will lie."""
+    from detection.reproduction.devices import on_devices
     from detection.reproduction.study import evaluation_folders, missing, study_steps
 
     if options.given:
         steps, folders = _given(options, study)
-    elif missing(study):
+    elif missing(study) and not options.list:
         return [], {}
     else:
-        steps = study_steps(study, options.output, seeds)
+        trainer = on_devices(study.recipe, options.devices, options.schedule)
+        steps = study_steps(study, options.output, seeds, trainer)
         rows = [row for row in study.rows if not row.unavailable]
         folders = {row.key: evaluation_folders(row, options.output, seeds) for row in rows}
     if folders:

@@ -27,6 +27,7 @@ class _Recipe(NamedTuple):
     """A training set and its test set."""
 
     config: str
+    alternating: str
     split: str
     metrics: tuple[Metric, ...]
     needed: tuple[str, ...]
@@ -39,6 +40,7 @@ class _Recipe(NamedTuple):
 
 _VOC0712 = _Recipe(
     "voc0712.yaml",
+    "alternating_voc.yaml",
     "VOC2007/test",
     ("voc07",),
     ("VOC2007/ImageSets/Main/test.txt", "VOC2012/ImageSets/Main/trainval.txt"),
@@ -46,6 +48,7 @@ _VOC0712 = _Recipe(
 )
 _COCO2014 = _Recipe(
     "coco2014.yaml",
+    "alternating_coco.yaml",
     "val2014",
     ("ap50", "ap"),
     ("annotations/instances_train2014.json", "annotations/instances_val2014.json"),
@@ -55,13 +58,12 @@ _COCO2014 = _Recipe(
 
 def _training(recipe: _Recipe, network: str, schedule: Schedule, context: bool) -> Training:
     name = f"{recipe.name}-{network}{'-context' if context else ''}"
-    if schedule == "alternating":
-        name += "-alternating"
+    steps = ("--config", recipe.alternating) if schedule == "alternating" else ()
     command = (
-        *(_TOOLS[schedule], "--config", recipe.config, "--config", f"{network}.yaml"),
+        *(_TOOLS[schedule], "--config", recipe.config, *steps, "--config", f"{network}.yaml"),
         *(_CONTEXT if context else ()),
     )
-    return Training(name, command)
+    return Training(f"{name}-alternating" if steps else name, command)
 
 
 def _row(
@@ -169,4 +171,5 @@ def _study(name: str, title: str, rows: tuple[Row, ...], recipe: _Recipe, data: 
     """The claim is the gain of each row that can be run over the one above."""
     keys = [row.key for row in rows if not row.unavailable]
     gaps = tuple(Gap(a, b) for a, b in pairwise(keys))
-    return Study(name, title, rows, gaps, data, recipe.split, recipe.needed, recipe.download)
+    study = Study(name, title, rows, gaps, data, recipe.split, recipe.needed, recipe.download)
+    return study._replace(recipe=recipe.config)

@@ -84,6 +84,7 @@ class Study(NamedTuple):
         shared: steps before everything else, such as drawing data.
         comparable: whether the test set is the papers', so that figures can be judged by theirs.
         per_class: whether the report has a table of classes beside the paper's.
+        recipe: the configuration of its trainings, where they can be spread over devices.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Study(NamedTuple):
     shared: tuple[Step, ...] = ()
     comparable: bool = True
     per_class: bool = False
+    recipe: str = ""
 
 
 def missing(study: Study) -> str:

@@ -27,6 +27,9 @@ IDLE_WARNINGS = (
 def shipped_configs(arguments: Sequence[str]) -> list[str]:
     """Replaces each `--config NAME` or `-c NAME` that is no file here by the shipped file.
 
+    A file whose name starts with a number is found by the number: `drift/01`. So the shell's
+    `--config=drift/{01..07}` names the first seven rungs.
+
     Raises:
         FileNotFoundError: if there is neither; the message lists the shipped ones.
     """
@@ -43,10 +46,12 @@ def shipped_configs(arguments: Sequence[str]) -> list[str]:
 
 def _config(value: str) -> Path:
     folder = Path(str(files("resdet.configs")))
-    for candidate in (Path(value), folder / value):
+    shipped = folder / value
+    numbered = shipped.parent.glob(f"{shipped.name}_*.yaml") if shipped.name.isdecimal() else ()
+    for candidate in (Path(value), shipped, *numbered):
         if candidate.is_file():
             return candidate
-    names = sorted(file.name for file in folder.glob("*.yaml"))
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.yaml"))
     raise FileNotFoundError(f"no configuration {value!r} here; shipped: {', '.join(names)}")
 
 

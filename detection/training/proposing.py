@@ -54,8 +54,8 @@ class Proposer(pl.LightningModule):
         """Empties what an earlier pass collected."""
         self._buffer = PredictionBuffer()
 
-    def predict_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> None:
-        """Collects the proposals of a batch."""
+    def predict_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Detections:
+        """Collects the proposals of a batch, and returns them; the trainer need not keep them."""
         del batch_idx
         images, _ = batch
         rpn = self.detector.rpn
@@ -65,6 +65,7 @@ class Proposer(pl.LightningModule):
         boxes = proposals.boxes * ratios[:, None]
         found = Detections(boxes, objectness, proposals.valid.long())
         self._buffer.add(found, images.image_ids)
+        return found
 
     def on_predict_epoch_end(self) -> None:
         """Gathers the proposals of all processes."""

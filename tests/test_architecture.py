@@ -111,6 +111,12 @@ ALLOWED = {
     "detection.atomic": (),
     "detection.data": ("detection.atomic", "detection.json_rows", "detection.structures"),
     "detection.data.download": ("detection.data", "backbones.download"),
+    # What a localizer sees is what a classifier sees, with boxes.
+    "detection.data.localization_views": (
+        "backbones.classification",
+        "detection.data",
+        "detection.structures",
+    ),
     "detection.evaluation": ("detection.json_rows", "detection.structures"),
     "detection.reproduction": ("detection.evaluation", "detection.data", "detection.structures"),
     "detection.inference": (
@@ -131,6 +137,18 @@ ALLOWED = {
         "detection.data",
         "detection.inference.drawing",
     ),
+    **{
+        f"detection.training.{name}": (
+            "backbones",
+            "detection.checkpoint",
+            "detection.data",
+            "detection.evaluation",
+            "detection.model",
+            "detection.structures",
+            "detection.training",
+        )
+        for name in ("localization", "localization_data", "localization_testing")
+    },
 }
 # third party -> the only modules (or rooms) that may import it
 CONFINED = {

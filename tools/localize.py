@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resdet.tools._run import run_tool
 from resdet.tools._testing import bar, read_classifier
@@ -68,32 +67,35 @@ def _test(cli: LocalizerCLI, localizer: Localizer, path: Path) -> None:
     if classifier is not None:
         classifier.to(device)
     localizer.to(device)
-    results = {}
+    errors = {}
     for testing in cli.config.testing:
         batches = cli.datamodule.test_loader(testing, cli.config.scales)
         found = measure_localization(
             localizer, bar(f"testing, {testing}")(batches), classifier, mirrored=testing == "dense"
         )
-        results[testing] = found._asdict()
-        text = f"{path}, {testing}: localization error {found.gt_class:.2f} % with the true class"
+        errors[testing] = found._asdict()
+        guessed = ""
         if found.top5 is not None:
-            text += (
-                f", top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} % with {cli.config.classifier}"
-            )
-        print(f"{text}, {found.images} images")
-    content = {
+            guessed = f", top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} % with guessed classes"
+        print(
+            f"{path}, {testing}: localization error {found.gt_class:.2f} % with the true class"
+            f"{guessed}, {found.images} images"
+        )
+    _write(cli, path, {"merge": localizer.merge, "errors": errors})
+
+
+def _write(cli: LocalizerCLI, path: Path, found: dict[str, Any]) -> None:
+    from detection.atomic import replacing
+
+    origin = {
         "checkpoint": str(path.resolve()),
         "classifier": cli.config.classifier,
         "data": str(Path(cli.config.data.root).resolve()),
         "split": cli.config.data.val,
         "scales": cli.config.scales,
-        "merge": localizer.merge,
-        "errors": results,
     }
-    file = path.parent / RESULTS
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
+    with replacing(path.parent / RESULTS) as file:
+        file.write(f"{json.dumps({**origin, **found}, indent=2)}\n".encode())
 
 
 def _run(cli: LocalizerCLI) -> None:

@@ -6,7 +6,6 @@ is resumed in the middle of an epoch continues with the very next batch.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from backbones.classification.loading import TrainLoader, start_worker
 from backbones.classification.order import TrainBatches
 from detection.data.labels import LabelMap
+from detection.data.loading import WORKER_TIMEOUT, info
 from detection.data.localization import localization_labels, read_localization
 from detection.data.localization_views import (
     CropAugmentation,
@@ -30,10 +29,6 @@ from detection.data.localization_views import (
     collate_views,
 )
 from detection.data.records import DataError, Records, summary
-
-_log = logging.getLogger(__name__)
-
-_WORKER_TIMEOUT = 300.0  # seconds after which a hung worker ends the run
 
 
 class LocalizationData(LightningDataModule):
@@ -119,7 +114,7 @@ class LocalizationData(LightningDataModule):
         if part not in self._records:
             split = self._splits[part]
             records = read_localization(self._root, split, self.labels, self.watch)
-            _info(summary(f"{self._root}, split {split}", records))
+            info(summary(f"{self._root}, split {split}", records))
             self._records[part] = records
         return self._records[part]
 
@@ -191,12 +186,7 @@ class LocalizationData(LightningDataModule):
         if self._workers > 0:
             settings |= {
                 "persistent_workers": True,
-                "timeout": _WORKER_TIMEOUT,
+                "timeout": WORKER_TIMEOUT,
                 "worker_init_fn": start_worker,
             }
         return settings
-
-
-@rank_zero_only
-def _info(message: str) -> None:
-    _log.info(message)

@@ -1,5 +1,8 @@
 """Box arithmetic that torchvision.ops does not have: deltas and clipping.
 
+Differs from the paper: a width is ``x2 - x1``, in half-open pixels. The authors' code counts the
+last pixel, ``x2 - x1 + 1``, in encoding, decoding, IoU and clipping alike.
+
 Shape shorthand:
     ...: any leading dimensions, equal (or broadcastable) in all arguments
 """

@@ -48,9 +48,11 @@ class DetectionData(LightningDataModule):
         short_side: what the shorter side of an image becomes, pixels.
         long_side: what the longer side may at most become, pixels.
         augmentation: how training images vary.
-        divisible: batches are padded to multiples of this; 1 is the paper's.
+        divisible: batches are padded to multiples of this; 1 is the paper's. Alternatives: 1.
+            Sources: py-faster-rcnn (1), Detectron2's pyramids (32).
         skip_empty: leaves images with nothing but ignored objects, or none, out of training, as
-            Detectron2 does.
+            Detectron2 does. Alternatives: false. Sources: open in the papers; py-faster-rcnn and
+            Detectron2 leave them out.
         seed: decides the order and the augmentation of the training images.
         val_batch_size: validation images per process and step.
 

@@ -42,16 +42,22 @@ class DetectorSpec:
         pyramid_channels: channels of every level of the pyramid.
         pyramid_tail_channels: width of fc6 and fc7, the pyramid's tail.
         stride_in_1x1: where a bottleneck has its stride: in the first 1x1 convolution (the paper,
-            Caffe weights) or in the 3x3 (torchvision weights).
+            Caffe weights) or in the 3x3 (torchvision weights). Alternatives: true, with weights
+            that have it there. Sources: ResNet's released prototxts (1x1), torchvision (3x3).
         batch_norm: ``frozen`` is an affine map, folded into its convolution (appendix A);
             ``trained`` is for training from scratch.
         frozen_stages: stages that do not train: 2 are conv1 and conv2_x, or conv1_1…conv2_2.
+            Alternatives: 0 to 5. Sources: py-faster-rcnn for VGG-16; open for ResNet, 2 is
+            Detectron's.
         roi_pooling: ``pool`` is RoI max-pooling, the paper's; ``align`` is RoIAlign. None is
-            ``pool`` on one level and ``align`` on a pyramid.
+            ``pool`` on one level and ``align`` on a pyramid. Alternatives: align on one level.
+            Sources: Fast R-CNN section 2.1 (pool), Mask R-CNN section 3 (align).
         roi_size: side of a pooled region. None is the network's own: 14 for ResNet, 7 for VGG and
-            the pyramid.
+            the pyramid. Alternatives: 7 for ResNet, with either stride of its tail. Sources: open
+            in ResNet section 4.3; 14 is Detectron's, 7 is Fast R-CNN's.
         tail_stride: stride of conv5_x in a ResNet's tail. None is 2, with 14x14 regions
-            (Detectron); 1 goes with 7x7 regions.
+            (Detectron); 1 goes with 7x7 regions. Alternatives: 1. Sources: open in ResNet section
+            4.3; 2 is Detectron's.
         context: whether the head sees the whole image beside each region (appendix B).
         dropout: probability in VGG's fc6 and fc7 (0.5 on VOC, 0 on COCO).
         anchor_sizes: square roots of the anchors' areas, pixels. None is 128, 256, 512 on one

@@ -34,8 +34,10 @@ class RPNCriterion:
         positive: IoU from which on an anchor is positive.
         negative: IoU below which an anchor is negative.
         sampler: draws the anchors that train.
-        cross_boundary: whether anchors that leave the image train.
-        sigma: the smooth-L1 loss is quadratic below ``1 / sigma ** 2`` (Caffe: 3).
+        cross_boundary: whether anchors that leave the image train. Alternatives: true. Sources:
+            Faster R-CNN section 3.3 (false), FPN section 5.1 and Detectron2 (true).
+        sigma: the smooth-L1 loss is quadratic below ``1 / sigma ** 2`` (Caffe: 3). Alternatives:
+            1, inf for L1. Sources: py-faster-rcnn (3), Fast R-CNN eq. 3 (1), Detectron2 (L1).
     """
 
     positive: float = 0.7
@@ -93,9 +95,11 @@ class RoICriterion:
     Attributes:
         foreground: IoU from which on a proposal is foreground.
         background: half-open interval of IoU in which a proposal is background: VOC's; for COCO
-            it starts at 0.
+            it starts at 0. Alternatives: (0.0, 0.5). Sources: Fast R-CNN section 2.3 (0.1),
+            py-faster-rcnn on COCO and Detectron2 (0).
         sampler: draws the proposals that train.
-        sigma: the smooth-L1 loss is quadratic below ``1 / sigma ** 2``.
+        sigma: the smooth-L1 loss is quadratic below ``1 / sigma ** 2``. Alternatives: inf for L1.
+            Sources: Fast R-CNN eq. 3 (1), Detectron2 (L1).
     """
 
     foreground: float = 0.5

@@ -37,6 +37,8 @@ class Improvements:
         fuse: detects at each of the scales as if it were the only one, in place of maxout.
         voting_threshold: IoU from which on a box votes.
         natural_side: a region is seen at the scales that bring it closest to this square, pixels.
+            Alternatives: any other side. Sources: open in ResNet appendix B ("two adjacent
+            scales"); 224 is SPPnet's rule.
         fusion_threshold: IoU above which the views' detections are fused into one.
     """
 
@@ -94,10 +96,15 @@ class ImprovedDetector(nn.Module):
             improvements: what is done with them.
 
         Raises:
-            ValueError: if the members' numbers of classes differ, or there is none.
+            ValueError: if the members' numbers of classes differ, there is none, or one has no
+                short side.
         """
         super().__init__()
         check_classes(members)
+        if len(short_sides) != len(members):
+            raise ValueError(
+                f"expected a short side for each of {len(members)} members, got {short_sides}"
+            )
         self.members = nn.ModuleList(members)
         self.short_sides = tuple(short_sides)
         self.improvements = improvements

@@ -59,6 +59,8 @@ class ProposalSelection:
         after_nms: proposals of an image, all levels together.
         nms_threshold: IoU above which the lower-scored candidate is dropped.
         min_side: candidates with a shorter side are dropped, pixels of the resized image.
+            Alternatives: 0, 1. Sources: py-faster-rcnn (16, of the image before it is resized),
+            Detectron2 (0).
     """
 
     before_nms: int

@@ -16,10 +16,15 @@ class Schedule:
 
     Attributes:
         lr_per_16_images: learning rate for 16 images per update; it is scaled linearly to the
-            real number. The paper's 0.001 at 2 images is 0.008 here.
+            real number. The paper's 0.001 at 2 images is 0.008 here. Alternatives: 0.024, 0.02.
+            Sources: ResNet appendix A (0.001), Faster R-CNN section 4.2 for COCO (0.003), FPN
+            section 5.2 (0.02 at 16 images).
         momentum: of the gradient.
         weight_decay: of the weights; biases and norms have none, as in Caffe's code.
-        bias_lr_factor: what the biases' learning rate is multiplied by.
+            Alternatives: 0.0001. Sources: Faster R-CNN section 3.1.3 (0.0005), FPN section 5.2
+            (0.0001).
+        bias_lr_factor: what the biases' learning rate is multiplied by. Alternatives: 1. Sources:
+            py-faster-rcnn's prototxts (2), Detectron2 (1).
         milestones: where the learning rate is multiplied by ``gamma``: updates, or fractions of
             the run where not above 1.
         gamma: see ``milestones``.

@@ -20,7 +20,11 @@ DOCUMENTS = ("*.md", "backbones/**/*.md", "detection/**/*.md")
 RECORDS = "detection/reproduction/artefacts"
 ARTEFACTS = ("tools/benchmarks/reports", RECORDS)
 TEMPLATES = "detection/reproduction/claims"
-COMMANDS = {"networks": ["backbones", "--markdown"]}
+COMMANDS = {
+    "networks": ["backbones", "--markdown"],
+    "choices": ["choices", "--markdown"],
+    "drift": ["choices", "--drift", "--markdown"],
+}
 """Blocks that hold what a tool prints, with the arguments of ``resdet``."""
 
 EPILOG = """

@@ -103,7 +103,8 @@ def audit(root: Path, *, write: bool) -> Iterator[str]:
     from detection.reproduction.documents import DocumentError
 
     ledger = open_ledger(root)
-    claimed: set[str] = set()
+    blocks: set[str] = set()
+    used: set[str] = set()
     for path in find_documents(root):
         name = str(path.relative_to(root))
         text = path.read_text(encoding="utf-8")
@@ -113,16 +114,17 @@ def audit(root: Path, *, write: bool) -> Iterator[str]:
             raise DocumentError(f"{path}: {error}") from error
         print(name)
         for claim in result.claims:
-            claimed |= {claim.block, *claim.artefacts}
+            blocks.add(claim.block)
+            used.update(claim.artefacts)
             _print_sources(claim.block, claim.artefacts, ledger)
             if claim.stale and not write:
                 yield f"{name}: block {claim.block} is stale: `resdet claims --write`"
         if write and result.text != text:
             path.write_text(result.text, encoding="utf-8")
         yield from (f"{name}: {problem}" for problem in result.problems)
-    for block in sorted(ledger.templates.keys() - claimed):
+    for block in sorted(ledger.templates.keys() - blocks):
         yield f"{TEMPLATES}/{block}.md.jinja: no document has this block"
-    for artefact in sorted(ledger.artefacts.keys() - claimed):
+    for artefact in sorted(ledger.artefacts.keys() - used):
         print(f"in no block: {ledger.artefacts[artefact].path.relative_to(root)}")
 
 

@@ -11,7 +11,7 @@ CONSTANTS = {
     r"(Python|torch|torchvision) \d\.\d+": "oldest version that will do",
     r"Apache-2\.0": "name of the licence",
     r"[Ss]ections? \d(\.\d)?": "number of a section",
-    r"IoU \d\.\d+": "threshold of a metric",
+    r"at IoU 0\.50": "threshold of a metric",
     r"\(1e-5\)|1e-12 in float64|outputs, 1e-5": "tolerance that a test holds",
     r"--[a-z][\w.-]*[ =][\d.]+": "option of a command",
 }

@@ -73,6 +73,7 @@ def test_a_stale_block_is_written_anew(checkout: Path, capsys: pytest.CaptureFix
             "README.md: block a ends where it did not begin",
         ),
         ("README.md", "Nothing.\n", "startup.md.jinja: no document has this block"),
+        (f"{claims.TEMPLATES}/unused.md.jinja", TEMPLATE, "unused.md.jinja: no document has this"),
         ("tools/benchmarks/reports/startup.json", "{}", "startup.json: command is missing"),
         ("detection/reproduction/claims/startup.md.jinja", "It.\n", "it draws on no artefact"),
     ],

@@ -32,6 +32,12 @@ def ddp_worker(small: ModuleType) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def alternating_worker(small: ModuleType) -> ModuleType:
+    """alternating_worker.py, to run it in this process."""
+    return load("alternating_worker")
+
+
+@pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on, 21 to validate on and two to overfit."""
     root = tmp_path_factory.mktemp("data") / "shapes"

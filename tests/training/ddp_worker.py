@@ -5,7 +5,6 @@ Lightning starts the other rank by calling this script again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from datetime import timedelta
@@ -16,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
-from small import Oracle, small_data, small_module
+from small import Oracle, digest, small_data, small_module
 
 from detection.structures import Predictions
 from detection.training.schedule import Schedule
@@ -64,11 +63,6 @@ def plain(evaluation: Evaluation | None) -> dict[str, Any] | None:
         "voc": repr(evaluation.voc),
         "predictions": in_order(evaluation.predictions),
     }
-
-
-def digest(module: pl.LightningModule) -> str:
-    weights = b"".join(p.detach().numpy().tobytes() for p in module.parameters())
-    return hashlib.sha256(weights).hexdigest()
 
 
 def main(root: Path, output: Path, devices: int) -> None:

@@ -131,11 +131,8 @@ def _is_environment(value: Any) -> bool:
 
 
 def _is_seed(value: Any) -> bool:
-    return type(value) is int
-
-
-def _are_seeds(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_seed, value))
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(type(one) is int for one in values)
 
 
 def _is_hash(value: Any) -> bool:
@@ -146,12 +143,13 @@ def _is_hash(value: Any) -> bool:
 
 
 _HASH = (_is_hash, "64 hexadecimal digits, or a list or an object of such")
+_SEED = (_is_seed, "an integer or a list of integers")
 _FIELDS = {
     "command": (_is_text, "a text"),
     "environment": (_is_environment, "an object with python, machine and versions of packages"),
     "config_sha256": _HASH,
-    "seed": (_is_seed, "an integer"),
-    "seeds": (_are_seeds, "a list of integers"),
+    "seed": _SEED,
+    "seeds": _SEED,
     "predictions_sha256": _HASH,
 }
 _NULL = (_is_null, "null, as it is not_recorded")

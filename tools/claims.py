@@ -24,6 +24,7 @@ COMMANDS = {
     "networks": ["backbones", "--markdown"],
     "choices": ["choices", "--markdown"],
     "drift": ["choices", "--drift", "--markdown"],
+    "recipes": ["choices", "--recipes", "--markdown"],
 }
 """Blocks that hold what a tool prints, with the arguments of ``resdet``."""
 

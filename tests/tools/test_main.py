@@ -12,6 +12,7 @@ ARGPARSE = (
     "backbones",
     "benchmark",
     "check",
+    "choices",
     "compare",
     "convert",
     "degradation",

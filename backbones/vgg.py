@@ -76,15 +76,16 @@ class VGG(Backbone):
         )
         self.stages = tuple(stages)
         self.feature_info, self.ends = tuple(features[1:]), tuple(ends[1:])
-        self._initialise()
+        self._initialise(width)
 
-    def _initialise(self) -> None:
+    def _initialise(self, width: int) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.get_parameter("bias"))
             elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
+                # torchvision's 0.01 at width 64; the same variance of the outputs at any other.
+                nn.init.normal_(module.weight, std=0.01 * (64 / width) ** 0.5)
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:

@@ -44,22 +44,12 @@ def _notched_square(rng: Generator) -> Outline:
     return np.array([(-1, -1), *notch, (1, -1), (1, 1), (-1, 1)], np.float64)
 
 
-def _bitten_circle(rng: Generator) -> Outline:
-    half = rng.uniform(0.3, 0.5)
-    rim = polar(np.ones(44), np.linspace(half, 2 * np.pi - half, 44))
-    return np.concatenate([rim, [(rng.uniform(0.1, 0.3), 0)]])
-
-
 def _triangle(_: Generator) -> Outline:
     return corners([1] * 3)
 
 
 def _star(rng: Generator) -> Outline:
     return corners([1, rng.uniform(0.38, 0.5)] * 5)
-
-
-def _star_of_six(rng: Generator) -> Outline:
-    return corners([1, rng.uniform(0.45, 0.57)] * 6)
 
 
 def _hexagon(_: Generator) -> Outline:
@@ -127,9 +117,7 @@ _OUTLINES: Mapping[str, Callable[[Generator], Outline]] = {
     "arrow": _arrow,
     "heart": _heart,
     "notched_square": _notched_square,
-    "bitten_circle": _bitten_circle,
     "broken_ring": _broken_ring,
-    "star_of_six": _star_of_six,
     "tee": _tee,
     "striped_hexagon": _hexagon,
     "checked_hexagon": _hexagon,

@@ -54,6 +54,16 @@ def test_logits_features_and_gradients_equal_torchvisions(name, ends):
         assert (feature - theirs.features[: end + 1](images)).abs().max() == 0.0
 
 
+@pytest.mark.parametrize(("width", "std"), [(64, 0.01), (16, 0.02)])
+def test_fc7_starts_with_the_same_spread_of_outputs_at_any_width(width, std):
+    with torch.device("meta"):
+        network = backbones.vgg11(width=width)
+    network.classifier[3].to_empty(device="cpu")
+    network._initialise(width)
+    weight = network.get_parameter("classifier.3.weight")
+    assert weight.std().item() == pytest.approx(std, rel=0.01)
+
+
 def test_dropout_is_the_constructors():
     network = backbones.vgg16(width=8, dropout=0.25)
     assert [network.classifier[i].p for i in (2, 5)] == [0.25, 0.25]

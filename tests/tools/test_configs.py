@@ -18,7 +18,7 @@ from resdet.tools.train import _cli
 
 FOLDER = Path(shipped_configs(["--config", "shapes.yaml"])[1]).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
-CLASSIFIERS = [name for name in FILES if name.startswith("pretrain_")]
+CLASSIFIERS = [name for name in FILES if "pretrain" in name]
 LOCALIZERS = [name for name in FILES if name.startswith("localize_")]
 ADDITIONS = [name for name in FILES if name.startswith("alternating_")]  # to a recipe
 DETECTORS = [name for name in FILES if name not in CLASSIFIERS + LOCALIZERS + ADDITIONS]
@@ -26,7 +26,12 @@ MODELS = [name for name in FILES if (FOLDER / name).read_text().startswith("# Mo
 RECIPES = [name for name in DETECTORS if name not in MODELS and name != "shapes.yaml"]
 COMPOSITIONS = [
     ["shapes.yaml"],
-    *([recipe, model] for recipe in RECIPES for model in MODELS if model in DETECTORS),
+    *(
+        [recipe, model]
+        for recipe in RECIPES
+        for model in MODELS
+        if model in DETECTORS and model.startswith("mini_") == (recipe == "mini.yaml")
+    ),
 ]
 
 
@@ -64,6 +69,30 @@ def test_it_builds(files: list[str], shapes: Path, tmp_path: Path):
     assert cli.model.criterion.rpn.cross_boundary == ("cross_boundary: true" in text)
     assert cli.datamodule.short_side == int(re.findall(r"short_side: (\d+)", text)[-1])
     assert cli.trainer.max_steps == int(([-1, *re.findall(r"max_steps: (\d+)", text)])[-1])
+
+
+def test_the_small_studys_detectors_differ_in_the_backbone_alone(shapes: Path, tmp_path: Path):
+    plain = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    found = {}
+    for model in (name for name in MODELS if name.startswith("mini_")):
+        cli = build(["mini.yaml", model], shapes, tmp_path, *plain)
+        rest = cli.model.spec.to_plain()
+        found[rest.pop("backbone"), rest.pop("width")] = (
+            rest,
+            cli.model.criterion,
+            cli.model.schedule,
+        )
+    stand_ins = {(name, 16) for name in ("vgg11", "resnet18", "resnet34")}
+    assert set(found) == stand_ins | {(name, 64) for name in ("vgg16", "resnet50", "resnet101")}
+    assert all(values == found["vgg11", 16] for values in found.values())
+
+
+def test_the_small_studys_classifier_builds(tmp_path: Path):
+    cli = build_classifier(tmp_path / "data", tmp_path, "mini_pretrain.yaml")
+    assert cli.model.hparams["backbone"] == "resnet18"
+    assert cli.datamodule.augmentation.crop == 64
+    rates = [cli.model.rate.at(step) for step in (0, 1310, 1690)]
+    assert rates == pytest.approx([rates[0], rates[0] / 10, rates[0] / 100])
 
 
 def test_the_last_configuration_wins(shapes: Path, tmp_path: Path):

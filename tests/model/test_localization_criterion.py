@@ -83,7 +83,7 @@ def test_no_box_trains_the_class_as_background():
 def test_other_classes_are_others_and_drawn_evenly():
     localizer = Fixed()
     labels = torch.arange(3000) % CLASSES + 1
-    criterion = LocalizationCriterion(other_classes=2)
+    criterion = LocalizationCriterion(rpn=lambda *_: None, other_classes=2)
     criterion(localizer, IMAGES.expand(3000, -1, -1, -1), labels, [target_of()] * 3000)
     (asked,) = localizer.asked
     assert torch.equal(asked[:, 0], labels)

@@ -123,6 +123,7 @@ ALLOWED = {
         "detection.checkpoint",
         "detection.structures",
         MODEL + "faster_rcnn",
+        MODEL + "improved",
         DATA + "images",
         DATA + "labels",
         DATA + "records",

@@ -1,6 +1,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,7 +78,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("spec", [PYRAMID, CUT], ids=["pyramid", "cut"])
+@pytest.mark.parametrize(
+    "spec", [PYRAMID, CUT, replace(CUT, context=True)], ids=["pyramid", "cut", "context"]
+)
 def test_round_trip(tmp_path: Path, spec: DetectorSpec):
     module, path = trained(spec), tmp_path / "last.ckpt"
     save(module, path)
@@ -90,6 +93,15 @@ def test_round_trip(tmp_path: Path, spec: DetectorSpec):
     assert (expected.labels > 0).sum() > 10
     for one, other in zip(expected, found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_checkpoint_from_before_global_context(saved: Path, tmp_path: Path):
+    checkpoint = torch.load(saved, weights_only=True)
+    assert checkpoint[KEY]["spec"].pop("context") is False
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    found, expected = (load_detector(path) for path in (tmp_path / "old.ckpt", saved))
+    assert found[1] == expected[1]
+    assert list(found[0].state_dict()) == list(expected[0].state_dict())
 
 
 def test_the_preprocessing_of_the_weights_comes_back(saved: Path, tmp_path: Path):

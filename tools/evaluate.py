@@ -7,15 +7,14 @@ import hashlib
 import os
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
+from resdet.tools._checkpoints import IMPROVEMENTS, add_arguments, run_checkpoints
 
+if TYPE_CHECKING:
     from detection.data.labels import LabelMap
     from detection.data.records import Records
     from detection.evaluation.coco import CocoFigures
@@ -29,10 +28,20 @@ figures.csv; `resdet report FOLDER` makes a page of them.
 """
 
 
+# What figures.json says of the detector: nothing of that of result files.
+ORIGIN = ("checkpoint", "config_sha256", "seed", "improvements", "configuration", "cost")
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("resdet evaluate", description=__doc__, epilog=EPILOG)
     subject = parser.add_mutually_exclusive_group(required=True)
-    subject.add_argument("--checkpoint", type=Path, help="of `resdet train`")
+    subject.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="CKPT",
+        help="of `resdet train`; several are an ensemble",
+    )
     subject.add_argument("--predictions", type=Path, nargs="+", metavar="FILE", help="to score")
     parser.add_argument("--data", type=Path, required=True, help="folder of VOC or COCO layout")
     parser.add_argument("--split", default="val", help="such as val, test or VOC2007/test")
@@ -43,81 +52,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="hotcoco",
         help="library that counts COCO's figures; they are the same (hotcoco)",
     )
-    model = parser.add_argument_group("with --checkpoint")
-    model.add_argument("--batch-size", type=int, default=1, help="images per process")
-    model.add_argument("--workers", type=int, default=2, help="data processes per process")
-    model.add_argument("--devices", default="auto", help="number of GPUs or processes")
-    model.add_argument("--accelerator", default="auto", help="auto, gpu or cpu")
-    model.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed")
+    add_arguments(parser)
     options = parser.parse_args(argv)
+    if options.predictions and any(getattr(options, name) for name in IMPROVEMENTS):
+        parser.error(f"--{', --'.join(IMPROVEMENTS)}: not with --predictions")
     options.command = shlex.join(["resdet", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     return options
-
-
-def _score_checkpoint(options: argparse.Namespace) -> None:
-    """Runs the detector on the split, on one process or many, and scores what it finds."""
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    from detection.checkpoint import load_detector
-    from detection.data.datamodule import DetectionData
-    from detection.training.validation import ValidationModule
-
-    detector, description = load_detector(options.checkpoint)
-    data = DetectionData(
-        str(options.data),
-        val=options.split,
-        val_batch_size=options.batch_size,
-        workers=options.workers,
-        short_side=description.short_side,
-        long_side=description.long_side,
-    )
-    data.labels = description.labels
-    module = ValidationModule(detector, description.labels, options.engine)
-    try:
-        trainer = _trainer(options)
-    except MisconfigurationException as error:
-        raise ValueError(f"--accelerator, --devices: {error}") from error
-    started = time.perf_counter()
-    trainer.validate(module, data, verbose=False)
-    seconds = time.perf_counter() - started
-    if not trainer.is_global_zero or module.evaluation is None:
-        return
-    origin = {
-        "checkpoint": str(options.checkpoint.resolve()),
-        "configuration": {
-            "detector": description.spec.to_plain(),
-            "short_side": description.short_side,
-            "long_side": description.long_side,
-        },
-        "cost": _cost(detector, description.short_side, description.long_side)
-        | {"images_per_second": len(data.val_annotations.image_ids) / seconds},
-    }
-    predictions, coco, voc = module.evaluation
-    _finish(options, data.val_annotations, predictions, description.labels, (coco, voc), origin)
-
-
-def _cost(detector: Any, short_side: int, long_side: int) -> dict[str, Any]:
-    from detection.model.complexity import detector_cost
-
-    cost = detector_cost(detector, (short_side, long_side)).total(detector.proposals.after_nms)
-    return {**cost._asdict(), "image": [short_side, long_side]}
-
-
-def _trainer(options: argparse.Namespace) -> Trainer:
-    import pytorch_lightning as pl
-
-    from detection.training.callbacks import progress_bar
-
-    return pl.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        precision=options.precision,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[progress_bar()],
-    )
 
 
 def _score_predictions(options: argparse.Namespace) -> None:
@@ -136,7 +76,7 @@ def _score_predictions(options: argparse.Namespace) -> None:
     predictions = _read(options.predictions, records)
     case = records.annotations, predictions, records.labels.names
     figures = evaluate_coco(*case, engine=options.engine), evaluate_voc(*case)
-    origin = {"checkpoint": None, "configuration": None, "cost": None}
+    origin: dict[str, Any] = dict.fromkeys(ORIGIN)
     _finish(options, records.annotations, predictions, records.labels, figures, origin)
 
 
@@ -177,7 +117,7 @@ def _finish(
     coco, voc = figures
     case = annotations, predictions, labels.names
     scores = side_by_side(*case, coco, voc, options.engine)
-    subject = options.checkpoint or options.predictions[0]
+    subject = (options.checkpoint or options.predictions)[0]
     name = f"evaluation-{options.split.replace('/', '-')}"
     folder = options.output or subject.parent / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +155,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
     try:
         if options.checkpoint:
-            _score_checkpoint(options)
+            found = run_checkpoints(options)
+            if found is not None:
+                annotations, labels, (predictions, coco, voc), origin = found
+                _finish(options, annotations, predictions, labels, (coco, voc), origin)
         else:
             _score_predictions(options)
     except (ValueError, OSError) as error:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from detection.checkpoint import Description, load_detector
 from detection.data.transforms import resize
-from detection.model.faster_rcnn import FasterRCNN
+from detection.inference.assembly import assemble
+from detection.model.improved import Detector, Improvements
 from detection.structures import Batch
 
 
@@ -44,7 +45,7 @@ class Predictor:
     """
 
     def __init__(
-        self, detector: FasterRCNN, description: Description, device: torch.device | str = "cpu"
+        self, detector: Detector, description: Description, device: torch.device | str = "cpu"
     ) -> None:
         """Moves the detector to the device and into evaluation mode.
 
@@ -59,22 +60,33 @@ class Predictor:
         self._sides = (description.short_side, description.long_side)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | None = None) -> Predictor:
-        """Loads the detector of a training checkpoint.
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        *,
+        others: Sequence[str | Path] = (),
+        improvements: Improvements = Improvements(),
+    ) -> Predictor:
+        """Loads the detector of a training checkpoint, or an ensemble of several.
 
         Args:
             path: a file that ``resdet train`` wrote.
             device: ``cpu``, ``cuda`` or ``cuda:N``; the best one available if None.
+            others: files that make an ensemble with the first.
+            improvements: what is done in inference; its scales decide what images are resized to.
 
         Raises:
-            CheckpointError: if the file holds no detector.
-            ValueError: if the device is CUDA and there is none.
+            CheckpointError: if a file holds no detector.
+            ValueError: if the device is CUDA and there is none, or the classes of an ensemble
+                differ.
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device {device!r}: no CUDA device is available")
-        return cls(*load_detector(Path(path)), device)
+        trained = [load_detector(Path(file)) for file in (path, *others)]
+        return cls(*assemble(trained, improvements), device)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[ImageDetections]:

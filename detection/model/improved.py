@@ -182,3 +182,7 @@ class ImprovedDetector(nn.Module):
                 for head, scales in zip(heads, seen, strict=True)
             ]
         )
+
+
+# What finds objects in a batch, whatever it is made of.
+Detector = FasterRCNN | ImprovedDetector

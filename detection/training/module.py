@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 class TrainingModule(ValidationModule):
     """What the training of a detector, and of a part of it, have in common; not the step."""
 
+    detector: FasterRCNN
+
     def __init__(
         self, detector: FasterRCNN, labels: LabelMap, spec: DetectorSpec, schedule: Schedule
     ) -> None:

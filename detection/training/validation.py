@@ -15,7 +15,7 @@ from detection.evaluation.gather import (
     gather_predictions,
 )
 from detection.evaluation.voc import VocFigures, evaluate_voc
-from detection.model.faster_rcnn import FasterRCNN
+from detection.model.improved import Detector
 from detection.structures import Annotations, Batch, Predictions, Target
 
 
@@ -46,7 +46,7 @@ class Evaluation(NamedTuple):
 class ValidationModule(pl.LightningModule):
     """A detector and the evaluation of what it finds, on one process or many."""
 
-    def __init__(self, detector: FasterRCNN, labels: LabelMap, engine: Engine = "hotcoco") -> None:
+    def __init__(self, detector: Detector, labels: LabelMap, engine: Engine = "hotcoco") -> None:
         """Sets the detector, its classes, and the library that counts COCO's figures."""
         super().__init__()
         self.engine: Engine = engine

@@ -7,9 +7,11 @@ import torch
 
 from detection.checkpoint import KEY, PREFIX, CheckpointError, Description
 from detection.data.labels import LabelMap
+from detection.inference.assembly import assemble
 from detection.inference.predictor import ImageDetections, Predictor
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.faster_rcnn import FasterRCNN
+from detection.model.improved import Detector, ImprovedDetector, Improvements
 from detection.structures import Batch
 
 SHORT, LONG = 64, 96
@@ -46,7 +48,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
 
 
-def by_hand(detector: FasterRCNN, image: np.ndarray, original: tuple[int, int]) -> ImageDetections:
+def by_hand(detector: Detector, image: np.ndarray, original: tuple[int, int]) -> ImageDetections:
     """The detector on one resized image, without the predictor."""
     with torch.no_grad():
         found = detector(
@@ -155,6 +157,42 @@ def test_from_checkpoint(
     loaded = Predictor.from_checkpoint(tmp_path / "last.ckpt", "cpu")
     assert loaded.labels == LABELS
     assert_same(loaded([noise(90, 70)])[0], predictor([noise(90, 70)])[0])
+
+
+def test_an_ensemble_of_checkpoints_improved(
+    detector: FasterRCNN, description: Description, tmp_path: Path
+) -> None:
+    state = {PREFIX + key: value for key, value in detector.state_dict().items()}
+    torch.save({KEY: description.to_plain(), "state_dict": state}, tmp_path / "one.ckpt")
+    other = description._replace(short_side=48, long_side=72).to_plain()
+    torch.save({KEY: other, "state_dict": state}, tmp_path / "two.ckpt")
+    image = noise(90, 70)
+    switches = Improvements(refinement=True, scales=(32, 128))
+    files = tmp_path / "one.ckpt", tmp_path / "two.ckpt"
+    (found,) = Predictor.from_checkpoint(files[0], "cpu", others=files[1:], improvements=switches)(
+        [image]
+    )
+    # The image comes at the largest scale: 90 x 70 becomes 165 x 128, below the bound of 192.
+    improved = ImprovedDetector([detector, detector], [SHORT, 48], switches)
+    assert_same(found, by_hand(improved, cv2.resize(image, (128, 165)), (90, 70)))
+    assert len(found.labels) > 5
+
+
+def test_nothing_to_improve_is_the_detector_itself(
+    detector: FasterRCNN, description: Description
+) -> None:
+    assert assemble([(detector, description)]) == (detector, description)
+
+
+def test_an_ensemble_must_know_the_same_classes(
+    detector: FasterRCNN, description: Description
+) -> None:
+    other = description._replace(labels=LabelMap(("dog", "emu"), (18, 90)))
+    with pytest.raises(ValueError, match="the first knows dog, cat; number 2 dog, emu"):
+        assemble([(detector, description), (detector, other)])
+    # Other data sets number the same classes otherwise: the first one's numbers are used.
+    other = description._replace(labels=LabelMap(("dog", "cat"), (1, 2)))
+    assert assemble([(detector, description), (detector, other)])[1].labels == LABELS
 
 
 def test_from_checkpoint_takes_the_best_device(

@@ -22,6 +22,7 @@ from detection.data.datamodule import DetectionData
 from detection.data.folder import read_folder
 from detection.evaluation.gather import PredictionBuffer
 from detection.evaluation.results import read_results
+from detection.model.improved import ImprovedDetector, Improvements
 from detection.structures import Annotations, Batch, Detections
 from resdet.tools.evaluate import main
 
@@ -84,7 +85,7 @@ def oracle(voc: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = load_detector(run / "best.ckpt")[1]
     good = Oracle(read_folder(voc, "val").annotations), description
     monkeypatch.setattr(detection.checkpoint, "load_detector", lambda path: good)
-    monkeypatch.setattr("resdet.tools.evaluate._cost", lambda *_: {})  # it has no layers
+    monkeypatch.setattr("resdet.tools._checkpoints._cost", lambda *_: {})  # it has no layers
 
 
 def evaluate(run: Path, data: Path, output: Path, *options: str) -> int:
@@ -218,6 +219,101 @@ def test_figures_say_what_they_are_of(run: Path, shapes: Path, tmp_path: Path):
     assert len(rows) == 2 + len(content["labels"]["names"])
 
 
+def test_figures_say_how_the_detector_was_trained(run: Path, shapes: Path, tmp_path: Path):
+    """By the configuration that training left beside the checkpoint, if it is there."""
+    for name in ("with", "without"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run / "best.ckpt", tmp_path / name)
+    (tmp_path / "with" / "config.yaml").write_text("seed_everything: 7\nmodel: {}\n")
+    digest = hashlib.sha256(b"seed_everything: 7\nmodel: {}\n").hexdigest()
+    contents = []
+    for output, folders in (("a", ["with"]), ("b", ["without"]), ("c", ["with", "without"])):
+        files = [str(tmp_path / folder / "best.ckpt") for folder in folders]
+        own = ["--data", str(shapes), "--output", str(tmp_path / output), "--workers", "0"]
+        own += ["--accelerator", "cpu", "--devices", "1"]
+        assert main(["--checkpoint", *files, *own]) == 0
+        contents.append(json.loads((tmp_path / output / "figures.json").read_text()))
+        assert contents[-1]["checkpoint"] == (files if len(files) > 1 else files[0])
+    values = [(content["config_sha256"], content["seed"]) for content in contents]
+    assert values == [(digest, 7), (None, None), ([digest, None], [7, None])]
+    assert [len(content["configuration"]["detector"]) for content in contents[1:]][1] == 2
+    # A real one.
+    assert evaluate(run, shapes, tmp_path / "d") == 0
+    content = json.loads((tmp_path / "d" / "figures.json").read_text())
+    expected = hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest()
+    assert content["config_sha256"] == expected
+    assert isinstance(content["seed"], int)
+
+
+def test_a_detector_is_improved_by_switches(run: Path, shapes: Path, tmp_path: Path):
+    switches = ("--refine", "--vote", "--flip", "--scales", "48", "96")
+    assert evaluate(run, shapes, tmp_path / "on", *switches) == 0
+    assert evaluate(run, shapes, tmp_path / "off") == 0
+    on, off = (json.loads((tmp_path / name / "figures.json").read_text()) for name in ("on", "off"))
+    assert (
+        on["improvements"]
+        == Improvements(refinement=True, voting=True, flip=True, scales=(48, 96)).to_plain()
+    )
+    assert off["improvements"] == Improvements().to_plain()
+    # The images come at the largest scale, their long side in proportion.
+    assert [on["configuration"][side] for side in ("short_side", "long_side")] == [96, 96]
+    assert on["cost"]["image"] == [96, 96]
+    assert on["cost"]["parameters"] == off["cost"]["parameters"]
+    assert on["cost"]["multiply_adds"] > 4 * off["cost"]["multiply_adds"]
+    assert entries(tmp_path / "on") != entries(tmp_path / "off")
+
+    trained = load_detector(run / "best.ckpt")
+    switched = Improvements(refinement=True, voting=True, flip=True, scales=(48, 96))
+    detector = ImprovedDetector([trained[0]], [64], switched)
+    data = DetectionData(str(shapes), workers=0, short_side=96, long_side=96)
+    buffer = PredictionBuffer()
+    with torch.inference_mode():
+        for batch, _ in data.val_dataloader():
+            buffer.add(detector(batch), batch.image_ids)
+    found = read_results(tmp_path / "on" / "predictions.json", trained[1].labels.ids)
+    for one, other in zip(found, buffer.predictions(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_several_checkpoints_are_an_ensemble(run: Path, shapes: Path, tmp_path: Path):
+    file = str(run / "best.ckpt")
+    assert evaluate(run, shapes, tmp_path / "one") == 0
+    own = ["--data", str(shapes), "--workers", "0", "--accelerator", "cpu", "--devices", "1"]
+    assert main(["--checkpoint", file, file, *own, "--output", str(tmp_path / "two")]) == 0
+    one, two = (json.loads((tmp_path / x / "figures.json").read_text()) for x in ("one", "two"))
+    assert two["cost"]["parameters"] == 2 * one["cost"]["parameters"]
+    rows = [entries(tmp_path / name) for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1])
+    for ours, wanted in zip(*rows, strict=True):
+        assert ours["score"] == pytest.approx(wanted["score"], rel=1e-4)
+        assert ours["bbox"] == pytest.approx(wanted["bbox"], rel=1e-3, abs=1e-2)
+
+
+def test_an_ensemble_has_one_set_of_classes(
+    run: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    checkpoint[KEY]["names"][0] = "banana"
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    files = [str(run / "best.ckpt"), str(tmp_path / "other.ckpt")]
+    assert main(["--checkpoint", *files, "--data", str(shapes)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "must know the same classes: the first knows arrow" in error
+    assert "number 2 banana" in error
+
+
+@pytest.mark.parametrize("switch", [["--refine"], ["--vote"], ["--scales", "600"], ["--flip"]])
+def test_result_files_cannot_be_improved(
+    switch: list[str], shapes: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--predictions", "a.json", "--data", str(shapes), *switch])
+    assert exit_.value.code == 2
+    assert "--refine, --vote, --scales, --flip, --fuse: not with --predictions" in (
+        capsys.readouterr().err
+    )
+
+
 def score(files: list[Path], data: Path, output: Path, *options: str) -> int:
     own = ["--predictions", *map(str, files), "--data", str(data), "--output", str(output)]
     return main([*own, *options])
@@ -310,6 +406,8 @@ def test_unusable_predictions_are_one_line(
         (("--checkpoint", "none.ckpt"), "none.ckpt: cannot be read: No such file"),
         (("--checkpoint", __file__), f"{__file__}: cannot be read as a checkpoint"),
         (("--batch-size", "0"), "val_batch_size >= 1, got 0"),
+        (("--scales", "600", "600"), "different short sides, pixels, got (600, 600)"),
+        (("--fuse",), "fuse: there are no scales"),
     ],
 )
 def test_errors_are_one_line(

@@ -1,0 +1,197 @@
+"""The part of `resdet evaluate` that runs detectors: one checkpoint or several, improved or not."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+    from detection.data.labels import LabelMap
+    from detection.model.improved import Detector, Improvements
+    from detection.structures import Annotations
+    from detection.training.validation import Evaluation
+
+T = TypeVar("T")
+
+# The options that improve a detector.
+IMPROVEMENTS = ("refine", "vote", "scales", "flip", "fuse")
+
+
+class Evaluated(NamedTuple):
+    """What was found, and of what.
+
+    Attributes:
+        annotations: of the split.
+        labels: the detector's classes.
+        evaluation: what it found, and the figures.
+        origin: what figures.json says of the detector.
+    """
+
+    annotations: Annotations
+    labels: LabelMap
+    evaluation: Evaluation
+    origin: dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what concerns checkpoints alone."""
+    model = parser.add_argument_group("with --checkpoint")
+    model.add_argument("--batch-size", type=int, default=1, help="images per process")
+    model.add_argument("--workers", type=int, default=2, help="data processes per process")
+    model.add_argument("--devices", default="auto", help="number of GPUs or processes")
+    model.add_argument("--accelerator", default="auto", help="auto, gpu or cpu")
+    model.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed")
+    ladder = parser.add_argument_group(
+        "improvements of --checkpoint, alone or together",
+        "Of the ResNet paper's appendix B, where global context is trained and needs no switch, "
+        "and of today's test-time augmentation.",
+    )
+    ladder.add_argument("--refine", action="store_true", help="pool each found box once more")
+    ladder.add_argument(
+        "--vote", action="store_true", help="move kept boxes to the mean of those around them"
+    )
+    ladder.add_argument(
+        "--scales",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="SIDE",
+        help="short sides, pixels: see each region at the two that suit it (the paper's: 200 400 "
+        "600 800 1000)",
+    )
+    ladder.add_argument("--flip", action="store_true", help="detect in the mirrored image too")
+    ladder.add_argument(
+        "--fuse",
+        action="store_true",
+        help="detect at each of --scales by itself, and fuse the boxes (weighted box fusion)",
+    )
+
+
+def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
+    """Runs the checkpoints' detector on the split, on one process or many.
+
+    Args:
+        options: what was parsed.
+
+    Returns:
+        What was found; None in all processes but the first.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the checkpoints, the data or the options do not fit.
+    """
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from detection.checkpoint import load_detector
+    from detection.data.datamodule import DetectionData
+    from detection.inference.assembly import assemble
+    from detection.training.validation import ValidationModule
+
+    improvements = _improvements(options)
+    origin = {**_provenance(options.checkpoint), "improvements": improvements.to_plain()}
+    trained = [load_detector(path) for path in options.checkpoint]
+    detector, description = assemble(trained, improvements)
+    data = DetectionData(
+        str(options.data),
+        val=options.split,
+        val_batch_size=options.batch_size,
+        workers=options.workers,
+        short_side=description.short_side,
+        long_side=description.long_side,
+    )
+    data.labels = description.labels
+    module = ValidationModule(detector, description.labels, options.engine)
+    try:
+        trainer = _trainer(options)
+    except MisconfigurationException as error:
+        raise ValueError(f"--accelerator, --devices: {error}") from error
+    started = time.perf_counter()
+    trainer.validate(module, data, verbose=False)
+    seconds = time.perf_counter() - started
+    if not trainer.is_global_zero or module.evaluation is None:
+        return None
+    origin["configuration"] = {
+        "detector": _one_or_all([each.spec.to_plain() for _, each in trained]),
+        "short_side": description.short_side,
+        "long_side": description.long_side,
+    }
+    speed = len(data.val_annotations.image_ids) / seconds
+    cost = _cost(detector, description.short_side, description.long_side)
+    origin["cost"] = cost | {"images_per_second": speed}
+    return Evaluated(data.val_annotations, description.labels, module.evaluation, origin)
+
+
+def _improvements(options: argparse.Namespace) -> Improvements:
+    from detection.model.improved import Improvements
+
+    return Improvements(
+        refinement=options.refine,
+        voting=options.vote,
+        scales=tuple(options.scales),
+        flip=options.flip,
+        fuse=options.fuse,
+    )
+
+
+def _trainer(options: argparse.Namespace) -> Trainer:
+    import pytorch_lightning as pl
+
+    from detection.training.callbacks import progress_bar
+
+    return pl.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        precision=options.precision,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[progress_bar()],
+    )
+
+
+def _cost(detector: Detector, short_side: int, long_side: int) -> dict[str, Any]:
+    from detection.model.complexity import detector_cost, improved_cost
+    from detection.model.improved import ImprovedDetector
+
+    size = (short_side, long_side)
+    if isinstance(detector, ImprovedDetector):
+        cost = improved_cost(detector, size)
+    else:
+        cost = detector_cost(detector, size).total(detector.proposals.after_nms)
+    return {**cost._asdict(), "image": list(size)}
+
+
+def _provenance(checkpoints: Sequence[Path]) -> dict[str, Any]:
+    """What figures.json says of the checkpoints and of the config.yaml that lies beside each."""
+    configs = [_config(path.parent / "config.yaml") for path in checkpoints]
+    return {
+        "checkpoint": _one_or_all([str(path.resolve()) for path in checkpoints]),
+        "config_sha256": _one_or_all([digest for digest, _ in configs]),
+        "seed": _one_or_all([seed for _, seed in configs]),
+    }
+
+
+def _config(file: Path) -> tuple[str | None, int | None]:
+    """Returns the sha256 of a run's configuration and its seed; None where there is none."""
+    import yaml
+
+    if not file.is_file():
+        return None, None
+    content = file.read_bytes()
+    try:
+        values = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+    seed = values.get("seed_everything") if isinstance(values, dict) else None
+    return hashlib.sha256(content).hexdigest(), seed if type(seed) is int else None
+
+
+def _one_or_all(values: list[T]) -> T | list[T]:
+    return values[0] if len(values) == 1 else values

@@ -64,7 +64,8 @@ class DetectorSpec:
             level and 32, 64, 128, 256, 512, one a level, on a pyramid.
         anchor_ratios: height divided by width.
         rpn_width: channels of the RPN's 3x3 convolution. None is 512 on one level and the
-            pyramid's own on a pyramid.
+            pyramid's own on a pyramid. Alternatives: the trunk's own. Sources: Faster R-CNN section
+            3.1 (512 with VGG-16); open for ResNet, Detectron2 takes the trunk's.
         proposals: how many regions the head sees in inference.
         detections: which detections are reported.
     """

@@ -16,8 +16,9 @@ class Schedule:
 
     Attributes:
         lr_per_16_images: learning rate for 16 images per update; it is scaled linearly to the
-            real number. The paper's 0.001 at 2 images is 0.008 here. Alternatives: 0.024, 0.02.
-            Sources: ResNet appendix A (0.001), Faster R-CNN section 4.2 for COCO (0.003), FPN
+            real number. The paper's 0.001 at 2 images is 0.008 here. Alternatives: 0.001, 0.003,
+            0.02. Sources: py-faster-rcnn (0.001 at 2 images); for COCO, at 8 images for the RPN and
+            16 for the head, ResNet appendix A (0.001) and Faster R-CNN section 4.2 (0.003); FPN
             section 5.2 (0.02 at 16 images).
         momentum: of the gradient.
         weight_decay: of the weights; biases and norms have none, as in Caffe's code.

@@ -13,6 +13,7 @@ OPEN = {
     "model.detector.tail_stride",
     "model.detector.frozen_stages",
     "model.detector.roi_pooling",
+    "model.detector.rpn_width",
     "model.detector.detections.nms_threshold",
     "model.criterion.rpn.cross_boundary",
     "model.criterion.rpn.sigma",

@@ -65,6 +65,11 @@ class StepOptions:
     lr_per_16_images: float = 0.016
     milestones: tuple[float, ...] = (0.75,)
 
+    def __post_init__(self) -> None:
+        for name, value in (("updates", self.updates), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise ValueError(f"a step's {name}: expected at least 1, got {value}")
+
 
 RPN_OPTIONS = StepOptions()
 # Two images an update (Fast R-CNN section 2.3), at 0.001.

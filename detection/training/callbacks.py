@@ -18,7 +18,7 @@ from detection.training.validation import ValidationModule
 
 
 class _RichBar(RichProgressBar):
-    """A rich bar that says what it is the progress of."""
+    """A rich bar that says what is in progress, and where it stands."""
 
     def __init__(self, title: str) -> None:
         super().__init__(leave=True)
@@ -29,11 +29,12 @@ class _RichBar(RichProgressBar):
         return f"{self._title}proposals"
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"{self._title}{super()._get_train_description(current_epoch)}"
+        del current_epoch
+        return f"{self._title}{_position(self.trainer):{len(self.validation_description)}}"
 
 
 class _PlainBar(TQDMProgressBar):
-    """A bar of plain lines that says what it is the progress of."""
+    """A bar of plain lines that says what is in progress, and where it stands."""
 
     def __init__(self, title: str) -> None:
         super().__init__(refresh_rate=50)
@@ -45,7 +46,14 @@ class _PlainBar(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         super().on_train_epoch_start(trainer, *arguments)
-        self.train_progress_bar.set_description(f"{self._title}Epoch {trainer.current_epoch}")
+        self.train_progress_bar.set_description(f"{self._title}{_position(trainer)}")
+
+
+def _position(trainer: pl.Trainer) -> str:
+    """Where a run stands at the start of an epoch, by what its length is given in."""
+    if trainer.max_steps > 0:
+        return f"update {trainer.global_step} of {trainer.max_steps}"
+    return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
 
 def progress_bar(title: str = "") -> ProgressBar:

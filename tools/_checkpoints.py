@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="short sides, pixels: see each region at the two that suit it (the paper's: 200 400 "
         "600 800 1000)",
     )
+    ladder.add_argument(
+        "--natural-side",
+        type=float,
+        default=224.0,
+        metavar="SIDE",
+        help="the scales that suit a region bring it closest to this square, pixels (224)",
+    )
     ladder.add_argument("--flip", action="store_true", help="detect in the mirrored image too")
     ladder.add_argument(
         "--fuse",
@@ -136,6 +143,7 @@ def _improvements(options: argparse.Namespace) -> Improvements:
         scales=tuple(options.scales),
         flip=options.flip,
         fuse=options.fuse,
+        natural_side=options.natural_side,
     )
 
 

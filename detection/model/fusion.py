@@ -35,12 +35,12 @@ def fuse(views: Sequence[Detections], per_image: int, threshold: float = 0.55) -
     slots = len(boxes), per_image
     fused = Detections(boxes.new_zeros(*slots, 4), scores.new_zeros(slots), labels.new_zeros(slots))
     # Each detection waits for those before it: steps too small for an accelerator, or for torch.
-    columns = (part.cpu().numpy() for part in (boxes, scores, labels))
+    columns = (part.detach().cpu().numpy() for part in (boxes, scores, labels))
     for image, row in enumerate(zip(*columns, strict=True)):
         found = _fuse_image(*row, views=len(views), threshold=threshold)
         best = (-found[1]).argsort(kind="stable")[:per_image]
         for slot, values in zip(fused, found, strict=True):
-            slot[image, : len(best)] = torch.from_numpy(values[best])
+            slot[image, : len(best)] = torch.from_numpy(values[best]).to(slot)
     return fused
 
 

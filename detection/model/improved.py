@@ -35,11 +35,13 @@ class Improvements:
             600, 800 and 1000.
         flip: detects in the mirrored image too.
         fuse: detects at each of the scales as if it were the only one, in place of maxout.
-        voting_threshold: IoU from which on a box votes.
+        voting_threshold: IoU from which on a box votes. Alternatives: any other. Sources: Gidaris
+            and Komodakis, 2015 (0.5).
         natural_side: a region is seen at the scales that bring it closest to this square, pixels.
             Alternatives: any other side. Sources: open in ResNet appendix B ("two adjacent
             scales"); 224 is SPPnet's rule.
-        fusion_threshold: IoU above which the views' detections are fused into one.
+        fusion_threshold: IoU above which the views' detections are fused into one. Alternatives:
+            any other. Sources: Solovyev, Wang and Gabruseva, 2021 (0.55).
     """
 
     refinement: bool = False

@@ -59,6 +59,12 @@ def test_one_view_of_separate_boxes_is_itself():
     assert all(torch.equal(*pair) for pair in zip(fuse([one], per_image=4), one, strict=True))
 
 
+def test_detections_with_gradients_are_fused():
+    one = view_of((0.9, 1, [0, 0, 20, 10]))
+    one.boxes.requires_grad_()
+    assert torch.equal(fuse([one, one], per_image=4).boxes, one.boxes)
+
+
 def test_nothing_found():
     fused = fuse([view_of(), view_of()], per_image=3)
     assert [part.shape for part in fused] == [(1, 3, 4), (1, 3), (1, 3)]

@@ -246,14 +246,14 @@ def test_figures_say_how_the_detector_was_trained(run: Path, shapes: Path, tmp_p
 
 
 def test_a_detector_is_improved_by_switches(run: Path, shapes: Path, tmp_path: Path):
-    switches = ("--refine", "--vote", "--flip", "--scales", "48", "96")
+    switches = ("--refine", "--vote", "--flip", "--scales", "48", "96", "--natural-side", "30")
+    expected = Improvements(
+        refinement=True, voting=True, flip=True, scales=(48, 96), natural_side=30.0
+    )
     assert evaluate(run, shapes, tmp_path / "on", *switches) == 0
     assert evaluate(run, shapes, tmp_path / "off") == 0
     on, off = (json.loads((tmp_path / name / "figures.json").read_text()) for name in ("on", "off"))
-    assert (
-        on["improvements"]
-        == Improvements(refinement=True, voting=True, flip=True, scales=(48, 96)).to_plain()
-    )
+    assert on["improvements"] == expected.to_plain()
     assert off["improvements"] == Improvements().to_plain()
     # The images come at the largest scale, their long side in proportion.
     assert [on["configuration"][side] for side in ("short_side", "long_side")] == [96, 96]
@@ -263,8 +263,7 @@ def test_a_detector_is_improved_by_switches(run: Path, shapes: Path, tmp_path: P
     assert entries(tmp_path / "on") != entries(tmp_path / "off")
 
     trained = load_detector(run / "best.ckpt")
-    switched = Improvements(refinement=True, voting=True, flip=True, scales=(48, 96))
-    detector = ImprovedDetector([trained[0]], [64], switched)
+    detector = ImprovedDetector([trained[0]], [64], expected)
     data = DetectionData(str(shapes), workers=0, short_side=96, long_side=96)
     buffer = PredictionBuffer()
     with torch.inference_mode():

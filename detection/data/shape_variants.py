@@ -1,7 +1,7 @@
 """The variants of the data set ``shapes``: their classes, and how hard they are to see.
 
-``HARD`` is for comparing networks, and leaves room between them: eight classes in four pairs that
-one detail of shape or texture tells apart, less contrast, more clutter, more parts hidden.
+``HARD`` is for comparing networks: eight classes in four pairs that one detail of shape or texture
+tells apart, in smaller images with less contrast, more clutter and more parts hidden.
 As in ``PLAIN``, colour, size and place say nothing about the class.
 """
 
@@ -80,10 +80,10 @@ HARD = Variant(
     image_size=(160, 160),
     sides=((18.0, 36.0), (36.0, 100.0)),
     side_odds=(0.35, 0.65),
-    any_turn=0.3,
-    contrast=80.0,
-    two_colours=0.3,
-    clutter=(1, 5),
-    keep_odds=(0.65, 0.25, 0.1),
+    any_turn=0.1,
+    contrast=100.0,
+    two_colours=0.1,
+    clutter=(1, 4),
+    keep_odds=(0.7, 0.2, 0.1),
     crowd=0.0,
 )

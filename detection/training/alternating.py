@@ -212,10 +212,12 @@ class AlternatingTraining:
         file, checkpoint = self.folder / f"proposals{before}.npz", self.checkpoint(before)
         sha256, truth = self._origin(step), self.data.train_records.annotations
         if origin_of(file) != sha256:
-            proposer = Proposer(load_detector(checkpoint)[0], self.model.criterion.proposals)
+            selection = self.model.criterion.proposals
+            proposer = Proposer(load_detector(checkpoint)[0], selection, truth)
             trainer.predict(proposer, datamodule=self.data, return_predictions=False)
             if proposer.found is not None:
-                store(file, pack_proposals(truth.image_ids, proposer.found), truth, sha256)
+                proposals = pack_proposals(truth.image_ids, proposer.found)
+                store(file, proposals, proposer.recall, sha256)
             trainer.strategy.barrier("proposals are stored")
         return read_proposals(file, truth.image_ids, sha256)
 

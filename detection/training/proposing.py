@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
 
 from detection.atomic import replacing
 from detection.data.proposals import StoredProposals, write_proposals
@@ -24,15 +27,62 @@ from detection.structures import Annotations, Batch, Detections, Predictions, Ta
 
 IOUS = (0.5, 0.7)
 LIMITS = (100, 300, 1000, 2000)
-_CHUNK = 500  # images whose proposals are matched at once
 
 Recall = dict[str, dict[str, float | None]]
+
+_OF_OBJECTS = ("boxes", "labels", "areas", "crowd", "difficult")
 
 _log = logging.getLogger(__name__)
 
 
+class RecallCount:
+    """Counts the objects that proposals find; crowds and difficult objects do not count.
+
+    Attributes:
+        counts: (9,) int64, the objects found by IoU and number of proposals, then all objects.
+    """
+
+    def __init__(self, truth: Annotations) -> None:
+        """Sets the ground truth of the I images."""
+        self.counts = np.zeros(len(IOUS) * len(LIMITS) + 1, np.int64)
+        self._truth = truth
+        self._places = {image_id: i for i, image_id in enumerate(truth.image_ids.tolist())}
+
+    def add(self, image_ids: Sequence[int], found: Predictions) -> None:
+        """Counts some images.
+
+        Args:
+            image_ids: the images; some may have no proposals.
+            found: the N proposals of these images, in original pixels.
+        """
+        for image_id in image_ids:
+            truth = _annotations(self._truth, self._places[image_id])
+            objects = int((~(truth.crowd | truth.difficult)).sum())
+            if objects:
+                rows = found.image_ids == image_id
+                own = Predictions(*(column[rows] for column in found))
+                hits = proposal_recall(truth, own, IOUS, LIMITS) * objects
+                self.counts += np.append(np.rint(hits), objects).astype(np.int64)
+
+
+def recall_of(counts: NDArray[np.int64]) -> Recall:
+    """Turns a `RecallCount`'s counts, or a sum of several, into recall.
+
+    Returns:
+        Recall by IoU and number of proposals, both as text; None without objects.
+    """
+    hits, objects = counts[:-1].reshape(len(IOUS), len(LIMITS)).tolist(), int(counts[-1])
+    return {
+        str(iou): {
+            str(limit): count / objects if objects else None
+            for limit, count in zip(LIMITS, row, strict=True)
+        }
+        for iou, row in zip(IOUS, hits, strict=True)
+    }
+
+
 class Proposer(pl.LightningModule):
-    """Collects a detector's proposals for `Trainer.predict`, on one process or many.
+    """Collects and scores a detector's proposals for `Trainer.predict`, on one process or many.
 
     Differs from the paper: the authors' Matlab code proposes for flipped images too; their Python
     code, and ours, flips the proposals of the image.
@@ -40,19 +90,24 @@ class Proposer(pl.LightningModule):
     Attributes:
         found: on rank 0, after the pass, the proposals of all images, each image's best first;
             boxes in pixels of the original images, objectness as scores, label 1.
+        recall: after the pass, as `recall_of` returns it.
     """
 
-    def __init__(self, detector: FasterRCNN, selection: ProposalSelection) -> None:
-        """Sets the detector, and how many proposals an image gets."""
+    def __init__(
+        self, detector: FasterRCNN, selection: ProposalSelection, truth: Annotations
+    ) -> None:
+        """Sets the detector, how many proposals an image gets, and the images' ground truth."""
         super().__init__()
         self.detector = detector.eval()
         self.selection = selection
         self.found: Predictions | None = None
-        self._buffer = PredictionBuffer()
+        self.recall: Recall = {}
+        self._truth = truth
 
     def on_predict_epoch_start(self) -> None:
-        """Empties what an earlier pass collected."""
+        """Forgets an earlier pass."""
         self._buffer = PredictionBuffer()
+        self._count = RecallCount(self._truth)
 
     def predict_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Detections:
         """Collects the proposals of a batch, and returns them; the trainer need not keep them."""
@@ -63,31 +118,32 @@ class Proposer(pl.LightningModule):
         proposals, objectness = rpn.propose_scored(output, images.sizes, self.selection)
         ratios = (images.original_sizes / images.sizes).flip(1).repeat(1, 2)
         boxes = proposals.boxes * ratios[:, None]
-        found = Detections(boxes, objectness, proposals.valid.long())
-        self._buffer.add(found, images.image_ids)
+        found, own = Detections(boxes, objectness, proposals.valid.long()), PredictionBuffer()
+        for buffer in (self._buffer, own):
+            buffer.add(found, images.image_ids)
+        self._count.add(images.image_ids.tolist(), own.predictions())
         return found
 
     def on_predict_epoch_end(self) -> None:
-        """Gathers the proposals of all processes."""
+        """Gathers the proposals and counts of all processes."""
         self.found = gather_predictions(self._buffer.predictions())
+        counts = torch.from_numpy(self._count.counts).to(self.device)
+        counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        self.recall = recall_of(counts.cpu().numpy())
 
 
-def store(file: Path, proposals: StoredProposals, truth: Annotations, checkpoint: str) -> Recall:
-    """Writes proposals, logs their recall, and writes it as JSON beside them.
+def store(file: Path, proposals: StoredProposals, recall: Recall, checkpoint: str) -> None:
+    """Writes proposals, and as JSON beside them their recall, which is logged.
 
     Args:
         file: the archive to write; the JSON file has its name.
         proposals: of the I images.
-        truth: the images' ground truth, in the same order.
+        recall: theirs.
         checkpoint: sha256 of the checkpoint whose detector proposed them.
-
-    Returns:
-        Recall by IoU and number of proposals, both as text; None without objects.
 
     Raises:
         OSError: a file cannot be written.
     """
-    recall = recall_of(proposals, truth)
     facts = {
         "checkpoint_sha256": checkpoint,
         "images": len(proposals.image_ids),
@@ -103,49 +159,11 @@ def store(file: Path, proposals: StoredProposals, truth: Annotations, checkpoint
             for limit, value in by_limit.items()
         )
         _log.info("%s: recall at IoU %s by number of proposals: %s", file, iou, figures)
-    return recall
 
 
-def recall_of(proposals: StoredProposals, truth: Annotations) -> Recall:
-    """Computes the recall of stored proposals; crowds and difficult objects do not count.
-
-    Args:
-        proposals: of the I images.
-        truth: the images' ground truth, in the same order.
-
-    Returns:
-        Recall by IoU and number of proposals, both as text; None without objects.
-    """
-    hits, objects = np.zeros((len(IOUS), len(LIMITS))), 0
-    for first in range(0, len(truth.image_ids), _CHUNK):
-        part = _annotations(truth, first, first + _CHUNK)
-        counted = int((~(part.crowd | part.difficult)).sum())
-        if counted:
-            found = _predictions(proposals, first, first + _CHUNK)
-            hits += proposal_recall(part, found, IOUS, LIMITS) * counted
-            objects += counted
-    return {
-        str(iou): {
-            str(limit): float(count / objects) if objects else None
-            for limit, count in zip(LIMITS, row, strict=True)
-        }
-        for iou, row in zip(IOUS, np.rint(hits), strict=True)
-    }
-
-
-def _annotations(truth: Annotations, first: int, stop: int) -> Annotations:
-    """The ground truth of some consecutive images."""
-    offsets = truth.offsets[first : stop + 1]
-    rows = slice(offsets[0], offsets[-1])
-    columns: dict[str, Any] = {name: getattr(truth, name)[rows] for name in truth._fields[3:]}
-    columns |= {name: getattr(truth, name)[first:stop] for name in ("image_ids", "sizes")}
-    return Annotations(offsets=offsets - offsets[0], **columns)
-
-
-def _predictions(proposals: StoredProposals, first: int, stop: int) -> Predictions:
-    """The proposals of some consecutive images."""
-    offsets = proposals.offsets[first : stop + 1]
-    rows = slice(offsets[0], offsets[-1])
-    image_ids = np.repeat(proposals.image_ids[first:stop], np.diff(offsets))
-    labels = np.ones_like(image_ids)
-    return Predictions(image_ids, proposals.boxes[rows], proposals.scores[rows], labels)
+def _annotations(truth: Annotations, index: int) -> Annotations:
+    """The ground truth of one image."""
+    first, stop = truth.offsets[index : index + 2].tolist()
+    columns: dict[str, Any] = {name: getattr(truth, name)[first:stop] for name in _OF_OBJECTS}
+    columns |= {name: getattr(truth, name)[index : index + 1] for name in ("image_ids", "sizes")}
+    return Annotations(offsets=np.array([0, stop - first]), **columns)

@@ -147,17 +147,19 @@ def test_the_result_is_one_ordinary_detector(run: Run, shapes: Path):
 
 def test_the_proposals_are_those_of_the_rpns(run: Run, shapes: Path, make_trainer: Any):
     data = run.training.data
-    ids = data.train_records.annotations.image_ids
+    truth = data.train_records.annotations
     for number in (1, 3):
         checkpoint = run.folder / f"step{number}" / "last.ckpt"
-        found = read_proposals(run.folder / f"proposals{number}.npz", ids, _sha256(checkpoint))
+        found = read_proposals(
+            run.folder / f"proposals{number}.npz", truth.image_ids, _sha256(checkpoint)
+        )
         detector, _ = load_detector(checkpoint)
-        proposer = Proposer(detector, run.training.model.criterion.proposals)
+        proposer = Proposer(detector, run.training.model.criterion.proposals, truth)
         make_trainer().predict(proposer, datamodule=data, return_predictions=False)
-        assert np.array_equal(pack_proposals(ids, proposer.found).boxes, found.boxes)
+        assert np.array_equal(pack_proposals(truth.image_ids, proposer.found).boxes, found.boxes)
         facts = json.loads((run.folder / f"proposals{number}.json").read_text())
         assert facts["checkpoint_sha256"] == _sha256(checkpoint)
-        assert 0 < facts["recall"]["0.5"]["100"] <= 1
+        assert facts["recall"] == proposer.recall
 
 
 class Break(Callback):
@@ -300,10 +302,13 @@ def test_two_processes(shapes: Path, tmp_path: Path, make_trainer: Any, run: Run
     # The proposals of both ranks, in the data set's order, are those of one process.
     checkpoint = folder / "step1" / "last.ckpt"
     data = run.training.data
-    ids = data.train_records.annotations.image_ids
-    proposer = Proposer(load_detector(checkpoint)[0], run.training.model.criterion.proposals)
+    truth = data.train_records.annotations
+    selection = run.training.model.criterion.proposals
+    proposer = Proposer(load_detector(checkpoint)[0], selection, truth)
     make_trainer().predict(proposer, datamodule=data, return_predictions=False)
-    wanted = pack_proposals(ids, proposer.found)
-    found = read_proposals(folder / "proposals1.npz", ids, _sha256(checkpoint))
+    wanted = pack_proposals(truth.image_ids, proposer.found)
+    found = read_proposals(folder / "proposals1.npz", truth.image_ids, _sha256(checkpoint))
+    facts = json.loads((folder / "proposals1.json").read_text())
+    assert facts["recall"] == proposer.recall
     for one, other in zip(found, wanted, strict=True):
         assert np.array_equal(one, other)

@@ -117,10 +117,10 @@ def test_what_is_fixed_stays_bit_identical_with_its_statistics(
     data = small.small_data(shapes)
     model = small.small_module(data)
     if kind is HeadModule:
-        proposer = Proposer(deepcopy(model.detector), model.criterion.proposals)
+        truth = data.train_records.annotations
+        proposer = Proposer(deepcopy(model.detector), model.criterion.proposals, truth)
         make_trainer().predict(proposer, datamodule=data, return_predictions=False)
-        ids = data.train_records.annotations.image_ids
-        data.proposals = pack_proposals(ids, proposer.found)
+        data.proposals = pack_proposals(truth.image_ids, proposer.found)
     module = part(kind, model, train_trunk=train_trunk)
     before, trainer = state(module), make_trainer(max_steps=3, max_epochs=-1)
     trainer.fit(module, data)

@@ -12,9 +12,10 @@ import pytorch_lightning as pl
 import torch
 
 from detection.data.proposals import StoredProposals, pack_proposals, read_proposals
-from detection.structures import Annotations
+from detection.evaluation.recall import proposal_recall
+from detection.structures import Annotations, Predictions
 from detection.training import proposing
-from detection.training.proposing import Proposer, recall_of, store
+from detection.training.proposing import LIMITS, Proposer, RecallCount, recall_of, store
 
 Make = Callable[..., pl.Trainer]
 
@@ -26,10 +27,10 @@ def test_proposals_are_the_rpns_in_original_pixels(
     data = small.small_data(shapes, short_side=31, long_side=33)
     detector = small.small_module(data).detector
     selection = small.CRITERION.proposals
-    proposer = Proposer(detector, selection)
+    truth = data.train_records.annotations
+    proposer = Proposer(detector, selection, truth)
     for _ in range(2):  # a second pass forgets the first
         make_trainer().predict(proposer, datamodule=data, return_predictions=False)
-    truth = data.train_records.annotations
     stored = pack_proposals(truth.image_ids, proposer.found)
     assert len(stored.offsets) == 9
     assert (np.diff(stored.offsets) > 0).all()
@@ -90,12 +91,25 @@ def naive(stored: StoredProposals, truth: Annotations, least: float, limit: int)
     return hits / objects
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 1000])
-def test_recall_against_a_naive_count(monkeypatch: pytest.MonkeyPatch, chunk: int):
+def counted(stored: StoredProposals, truth: Annotations, batch: int) -> np.ndarray:
+    """Counts the images in batches, of which each has its proposals in a shuffled order."""
+    count = RecallCount(truth)
+    images = np.arange(len(truth.image_ids))
+    owners = np.repeat(images, np.diff(stored.offsets))
+    for first in range(0, len(images), batch):
+        rows = np.flatnonzero((owners >= first) & (owners < first + batch))
+        np.random.default_rng(first).shuffle(rows)
+        ids = truth.image_ids[owners[rows]]
+        found = Predictions(ids, stored.boxes[rows], stored.scores[rows], np.ones_like(ids))
+        count.add(truth.image_ids[first : first + batch].tolist(), found)
+    return count.counts
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_recall_against_a_naive_count(monkeypatch: pytest.MonkeyPatch, batch: int):
     monkeypatch.setattr(proposing, "LIMITS", (1, 2, 5, 100))
-    monkeypatch.setattr(proposing, "_CHUNK", chunk)
     stored, truth = random_case(0, 11)
-    recall = recall_of(stored, truth)
+    recall = recall_of(counted(stored, truth, batch))
     assert list(recall) == ["0.5", "0.7"]
     for least, by_limit in recall.items():
         assert list(by_limit) == ["1", "2", "5", "100"]
@@ -106,17 +120,40 @@ def test_recall_against_a_naive_count(monkeypatch: pytest.MonkeyPatch, chunk: in
     assert 0 < min(values) < 0.5 < max(values)
 
 
+def test_objects_without_proposals_are_missed():
+    stored, truth = random_case(0, 11)
+    nothing = stored._replace(
+        offsets=np.zeros(12, np.int64), boxes=stored.boxes[:0], scores=stored.scores[:0]
+    )
+    assert set(recall_of(counted(nothing, truth, 3))["0.5"].values()) == {0.0}
+
+
 def test_no_objects_have_no_recall():
     stored, truth = random_case(0, 5)
-    recall = recall_of(stored, truth._replace(difficult=np.ones_like(truth.difficult)))
-    assert {value for by_limit in recall.values() for value in by_limit.values()} == {None}
+    none = truth._replace(difficult=np.ones_like(truth.difficult))
+    assert set(recall_of(counted(stored, none, 2))["0.7"].values()) == {None}
+
+
+def test_a_pass_scores_what_it_collects(small: ModuleType, shapes: Path, make_trainer: Make):
+    data = small.small_data(shapes)
+    truth = data.train_records.annotations
+    proposer = Proposer(small.small_module(data).detector, small.CRITERION.proposals, truth)
+    make_trainer().predict(proposer, datamodule=data, return_predictions=False)
+    stored = pack_proposals(truth.image_ids, proposer.found)
+    for least, by_limit in proposer.recall.items():
+        for limit, value in by_limit.items():
+            assert (
+                value
+                == proposal_recall(truth, proposer.found, (float(least),), (int(limit),)).item()
+            )
+    assert len(stored.scores) <= 8 * 50 <= 8 * min(LIMITS)
 
 
 def test_store_writes_proposals_and_recall(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     stored, truth = random_case(1, 6)
-    file = tmp_path / "proposals1.npz"
+    file, recall = tmp_path / "proposals1.npz", recall_of(counted(stored, truth, 1))
     with caplog.at_level(logging.INFO, "detection"):
-        recall = store(file, stored, truth, "ab12")
+        store(file, stored, recall, "ab12")
     facts = json.loads((tmp_path / "proposals1.json").read_text())
     assert facts == {
         "checkpoint_sha256": "ab12",

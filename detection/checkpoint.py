@@ -21,6 +21,7 @@ from detection.model.faster_rcnn import FasterRCNN
 KEY = "resdet"
 FORMAT = 1
 PREFIX = "detector."
+CLASS_LAYERS = ("roi_head.class_logits.", "roi_head.deltas.")
 
 
 class CheckpointError(ValueError):
@@ -128,3 +129,38 @@ def load_detector(path: Path) -> tuple[FasterRCNN, Description]:
         reason = shorten(f"{type(error).__name__}: {error}", 400)
         raise CheckpointError(f"{path}: does not fit its own description: {reason}") from error
     return detector.eval(), description
+
+
+def start_from(path: Path, classes: LabelMap, spec: DetectorSpec) -> FasterRCNN:
+    """Builds a detector with another one's weights, to be fine-tuned on other data.
+
+    The layers of the classes start anew where the classes differ; everything else is taken over.
+
+    Args:
+        path: a file that ``resdet train`` wrote.
+        classes: of the new detector.
+        spec: what the new detector is made of.
+
+    Returns:
+        The detector, in training mode.
+
+    Raises:
+        CheckpointError: if the file holds no detector, or one of other layers; the message names
+            them.
+    """
+    other, description = load_detector(path)
+    built = faster_rcnn(len(classes.names), spec, preprocessing=description.preprocessing)
+    given, own = other.state_dict(), built.state_dict()
+    # Frozen norms count no batches, trained ones do.
+    fresh = (*(CLASS_LAYERS if classes != description.labels else ()), "num_batches_tracked")
+    given = {name: value for name, value in given.items() if not any(x in name for x in fresh)}
+    given |= {name: value for name, value in own.items() if any(x in name for x in fresh)}
+    odd = sorted(
+        name
+        for name in own.keys() | given.keys()
+        if name not in own or name not in given or own[name].shape != given[name].shape
+    )
+    if odd:
+        raise CheckpointError(f"{path}: a detector of other layers: {shorten(', '.join(odd), 200)}")
+    built.load_state_dict(given)
+    return built

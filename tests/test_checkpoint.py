@@ -188,3 +188,35 @@ def test_a_file_that_is_no_checkpoint(saved: Path, tmp_path: Path, monkeypatch: 
     refused(path, "expected a checkpoint of `resdet train`")
     refused(tmp_path, "cannot be read: Is a directory")
     refused(tmp_path / "none.ckpt", "cannot be read: No such file")
+
+
+OTHERS = ("bird", "fish")
+
+
+@pytest.mark.parametrize("classes", [LABELS.names, OTHERS], ids=["same classes", "other classes"])
+def test_fine_tuning_starts_from_the_weights(classes: tuple[str, ...], tmp_path: Path) -> None:
+    module = trained(CUT)
+    path = tmp_path / "coco.ckpt"
+    save(module, path)
+    spec = replace(CUT, frozen_stages=2)
+    ids = LABELS.ids if classes == LABELS.names else (1, 2)
+    started = DetectorModule(classes, ids, spec, start=str(path)).detector
+    given = module.detector.state_dict()
+    own = started.state_dict()
+    differing = {name for name in own if not torch.equal(own[name], given.get(name, own[name][:0]))}
+    layers = ("class_logits.weight", "class_logits.bias", "deltas.weight", "deltas.bias")
+    fresh = {f"roi_head.{name}" for name in layers}
+    if classes == LABELS.names:
+        assert differing == set()
+    else:
+        assert {"roi_head.class_logits.weight", "roi_head.deltas.weight"} <= differing <= fresh
+        assert len(own["roi_head.class_logits.bias"]) == 3
+    frozen = [name for name, one in started.named_parameters() if not one.requires_grad]
+    assert any("layer1" in name for name in frozen)
+
+
+def test_fine_tuning_refuses_other_layers(tmp_path: Path) -> None:
+    path = tmp_path / "coco.ckpt"
+    save(trained(CUT), path)
+    with pytest.raises(CheckpointError, match=r"coco\.ckpt: a detector of other layers: rpn\.conv"):
+        DetectorModule(OTHERS, (1, 2), replace(CUT, rpn_width=16), start=str(path))

@@ -46,6 +46,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--schedule", choices=("joint", "alternating"), default="joint", help="of the tables"
     )
+    parser.add_argument("--start", type=Path, help="table10: checkpoint of a detector of COCO")
     parser.add_argument("--weights", type=Path, help="photos: file of a pre-trained ResNet-18")
     parser.add_argument("--quick", action="store_true", help="mini: one seed, shorter trainings")
     parser.add_argument("--gpu", action="store_true", help="mini: the papers' own networks")
@@ -57,6 +58,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not options.study.startswith("table") and (options.given or options.schedule != "joint"):
         parser.error("--from and --schedule are the tables'")
+    if options.start and options.study != "table10":
+        parser.error("--start is table10's")
     if options.study == "photos" and not (options.data and options.weights):
         parser.error("photos needs --data and --weights")
     if options.study != "mini" and (options.quick or options.gpu):
@@ -67,7 +70,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
     from detection.reproduction.mini import mini, preset_of
-    from detection.reproduction.paper import TABLES
+    from detection.reproduction.paper import TABLES, table10
     from detection.reproduction.photos import photos
 
     if options.study == "mini":
@@ -78,8 +81,10 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
     if options.study == "photos":
         return photos(options.data, options.weights, seeds), seeds
     kind = "VOCdevkit" if options.study in ("table7", "table10", "table11") else "coco"
-    study = TABLES[options.study](options.data or Path(kind), options.schedule)
-    return study, seeds
+    data = options.data or Path(kind)
+    if options.start:
+        return table10(data, options.schedule, options.start), seeds
+    return TABLES[options.study](data, options.schedule), seeds
 
 
 def _given(options: argparse.Namespace, study: Study) -> tuple[list[Step], dict[str, list[Path]]]:
@@ -138,7 +143,7 @@ def _explain(
     return Step(name, (*command, "--resamples", "0"), None, tuple(step.name for step in steps))
 
 
-def _run(steps: Sequence[Step], options: argparse.Namespace, jobs: int) -> None:
+def _run(steps: Sequence[Step], options: argparse.Namespace) -> None:
     """Runs the commands with a bar for all and one for each that is running."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -164,7 +169,7 @@ def _run(steps: Sequence[Step], options: argparse.Namespace, jobs: int) -> None:
             found = re.findall(r"(\d+)%", line)
             bar.update(tasks[name], completed=int(found[-1]) if found else None, note=line[:60])
 
-        run_steps(steps, options.output, tell, jobs)
+        run_steps(steps, options.output, tell, options.jobs)
 
 
 def _origin(
@@ -188,6 +193,7 @@ def _origin(
         "command": options.command,
         "environment": flat[0].get("environment") if flat else None,
         "seeds": list(seeds),
+        "jobs": options.jobs,
         **facts,
         "seconds": {step.name: seconds_of(step.name, options.output) for step in steps},
     }
@@ -205,9 +211,10 @@ def _reproduce(options: argparse.Namespace) -> int:
         print("\n".join(f"resdet {shlex.join(step.command)}" for step in steps))
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
-    cores = os.cpu_count() or 1
-    small = options.study == "mini" and not options.gpu
-    _run(steps, options, options.jobs or (cores if small else 1))
+    if options.jobs is None:
+        small = options.study == "mini" and not options.gpu
+        options.jobs = (os.cpu_count() or 1) if small else 1
+    _run(steps, options)
     outcome = read_outcome(study, folders, options.resamples, "not given" * bool(options.given))
     files = write_pages(options.output, outcome, _origin(options, outcome, steps, seeds))
     print(markdown(outcome))

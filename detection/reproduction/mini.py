@@ -64,7 +64,7 @@ class Preset(NamedTuple):
 
 
 def _stand_in(method: str, key: str, backbone: str, title: str, width: int) -> Network:
-    options = ("--model.backbone", backbone, "--model.options.width", str(width))
+    options: tuple[str, ...] = ("--model.backbone", backbone, "--model.options.width", str(width))
     if backbone.startswith("vgg"):
         options += ("--model.options.dropout", "0.0")  # as few updates as these leave no need of it
     return Network(method, key, f"{title}, width {width}", options, f"mini_{backbone}.yaml")

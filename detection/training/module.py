@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detection.checkpoint import KEY, Description
+from detection.checkpoint import KEY, Description, start_from
 from detection.data.labels import LabelMap
 from detection.data.records import DataError
 from detection.model.build import DetectorSpec, faster_rcnn
@@ -119,6 +120,7 @@ class DetectorModule(TrainingModule):
         schedule: Schedule = Schedule(),
         weights: str | None = None,
         fresh: tuple[str, ...] = (),
+        start: str | None = None,
     ) -> None:
         """Builds the detector.
 
@@ -131,17 +133,23 @@ class DetectorModule(TrainingModule):
             weights: classification weights of the backbone: a published name such as
                 ``IMAGENET1K_V1``, or a file.
             fresh: prefixes of the backbone's layers that the weights may lack.
+            start: a checkpoint of ``resdet train`` to fine-tune, in place of ``weights``; its
+                classes may be others.
 
         Raises:
+            CheckpointError: if ``start`` holds no such detector.
             ValueError: if stages are frozen without weights, or a name is unknown.
         """
-        if weights is None and detector.frozen_stages > 0:
+        labels = LabelMap(tuple(class_names), tuple(category_ids))
+        if start is None and weights is None and detector.frozen_stages > 0:
             raise ValueError(
                 f"frozen_stages={detector.frozen_stages} would keep random weights for ever: "
                 "give --model.weights, or set --model.detector.frozen_stages 0"
             )
-        built = faster_rcnn(len(class_names), detector, weights=weights, fresh=fresh)
-        labels = LabelMap(tuple(class_names), tuple(category_ids))
+        if start is None:
+            built = faster_rcnn(len(class_names), detector, weights=weights, fresh=fresh)
+        else:
+            built = start_from(Path(start), labels, detector)
         super().__init__(built, labels, detector, schedule)
         self.criterion = criterion
 

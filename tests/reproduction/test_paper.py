@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from detection.reproduction import tables
-from detection.reproduction.paper import TABLES
+from detection.reproduction.paper import TABLES, table10
 from detection.reproduction.study import evaluation_folders, missing, study_steps
 
 ROOT = Path("data")
@@ -97,3 +97,12 @@ def test_missing_data_are_named_with_the_command_that_fetches_them(tmp_path: Pat
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     assert missing(study) == ""
+
+
+def test_table_10_fine_tunes_a_detector_of_coco() -> None:
+    *_, row = table10(ROOT, "joint", Path("/coco.ckpt")).rows
+    assert row.published[0].value == 85.6
+    command = row.trainings[0].command
+    assert command[-2:] == ("--model.start", "/coco.ckpt")
+    assert "--model.detector.context" in command
+    assert {"--refine", "--vote", "--scales"} < set(row.options)

@@ -12,6 +12,7 @@ from PIL import Image
 from detection.data.datamodule import DetectionData
 from detection.data.dataset import DetectionDataset, Item, collate
 from detection.data.folder import read_folder
+from detection.data.proposals import StoredProposals
 from detection.data.records import DataError
 from detection.data.sampling import Draw
 from detection.data.transforms import NONE, Augmentation, Transform
@@ -230,9 +231,43 @@ class TestLoaders:
         assert [len(part) for part in train] == [2, 2]
         assert len({image for part in train for batch in part for image in batch}) == 8
 
+    def test_all_training_images_are_predicted_in_order_and_once(self, root):
+        write_image(root, "50", (30, 40))  # without objects
+        write_split(root, "train", 50, *range(IMAGES))
+        module = data(root, augmentation=Augmentation(flip=1.0))
+        module.setup("predict")
+        ids = module.train_records.annotations.image_ids.tolist()
+        assert images_of(module.predict_dataloader()) == [[one] for one in ids]
+        batch, (target,) = list(module.predict_dataloader())[1]
+        assert batch.image_ids.tolist() == ids[1:2]
+        assert target.boxes[0].tolist() == [0, 0, 10, 20]  # not flipped
+        parts = [self.processes(data(root), rank, 2).predict_dataloader() for rank in range(2)]
+        assert [images_of(part) for part in parts] == [
+            [[one] for one in ids[::2]],
+            [[one] for one in ids[1::2]],
+        ]
+
+    def test_training_batches_bring_the_proposals_of_their_images(self, root):
+        module = data(root, augmentation=Augmentation(flip=0.0), batch_size=1)
+        ids = module.train_records.annotations.image_ids
+        boxes = np.array([[0, 0, 1 + i, 2] for i in range(IMAGES)], np.float32)
+        scores = np.zeros(IMAGES, np.float32)
+        module.proposals = StoredProposals(ids, np.arange(IMAGES + 1), boxes, scores)
+        places = {image_id: place for place, image_id in enumerate(ids.tolist())}
+        seen = set()
+        for batch, targets, proposals in module.train_dataloader():
+            assert len(batch.images) == len(targets) == len(proposals) == 1
+            place = places[batch.image_ids.item()]
+            assert proposals[0].tolist() == [[0, 0, 1 + place, 2]]
+            seen.add(place)
+        assert len(seen) == IMAGES
+        module.proposals = None
+        assert len(next(iter(module.train_dataloader()))) == 2
+
     def test_lightning_must_not_shard_again(self, root):
         module = self.processes(data(root), 0, 2, sharded_by_lightning=True)
-        for loader in (module.train_dataloader, module.val_dataloader):
+        loaders = module.train_dataloader, module.val_dataloader, module.predict_dataloader
+        for loader in loaders:
             with pytest.raises(ValueError, match="use_distributed_sampler=False"):
                 loader()
 

@@ -1,31 +1,129 @@
-"""Long JSON lists of objects, some thousands of rows at a time.
+"""Long JSON lists of objects in files, read in pieces and by several processes.
 
 Decoding a list at once holds an object per number; in pieces, a few hundred kilobytes serve.
 """
 
+from __future__ import annotations
+
+import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 PIECE = 2**16  # bytes; entries that fit a core's cache
-_BETWEEN_ROWS = re.compile(rb"}\s*,\s*{")
+SHARE = 2**24  # bytes; less is not worth a process
+PROCESSES = 8  # at most
+BETWEEN_ROWS = re.compile(rb"}\s*,\s*{")
+
+Columns = tuple[NDArray[Any], ...]
 
 
-def blocks(text: memoryview, size: int = PIECE) -> Iterator[memoryview]:
-    """Cuts a text into blocks of equal length, whatever stands in it.
+class Rows(NamedTuple):
+    """Where rows of a list stand in a file, and what makes them a list.
+
+    Attributes:
+        start: offset of the text, bytes.
+        stop: offset of its end.
+        opening: what is missing before it.
+        closing: what is missing after it.
+    """
+
+    start: int
+    stop: int
+    opening: bytes = b""
+    closing: bytes = b""
+
+
+def read_columns(path: Path, rows: Rows, pack: Callable[[bytes], Columns]) -> Columns:
+    """Reads a JSON list of objects; a long one by a process for each core.
 
     Args:
-        text: the bytes.
-        size: bytes of a block; the last may be shorter.
+        path: the file.
+        rows: where the list stands in it.
+        pack: makes columns of a piece, the text of a list of some of the rows. A module's own
+            function. If it takes every piece for a list of objects, so is the text, and of the
+            same rows.
+
+    Returns:
+        The columns of all rows, in the file's order.
+
+    Raises:
+        OSError: the file cannot be read.
+        Exception: what ``pack`` raises.
     """
-    return (text[start : start + size] for start in range(0, len(text), size))
+    wanted = (rows.stop - rows.start) // SHARE
+    shares = _cut(path, rows, min(wanted, _processes())) if wanted > 1 else [rows]
+    read = partial(_read_share, path, pack)
+    if len(shares) > 1:
+        import multiprocessing  # noqa: PLC0415
+        from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
+        from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
+
+        fork = multiprocessing.get_context("fork")
+        with (
+            suppress(BrokenProcessPool, OSError),  # one was killed, or there may be no more
+            # Python warns of locks that other threads hold at the fork; none is needed to read.
+            warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+            ProcessPoolExecutor(len(shares) - 1, mp_context=fork) as pool,
+        ):
+            others = [pool.submit(read, share) for share in shares[1:]]
+            return _join([read(shares[0]), *(other.result() for other in others)])
+    return read(rows)
 
 
-def pieces(text: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+def _processes() -> int:
+    """Counts the processes that may work; one where forking is unsafe or forbidden."""
+    import multiprocessing  # noqa: PLC0415
+
+    if sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return 1
+    return min(len(os.sched_getaffinity(0)), PROCESSES)
+
+
+def _cut(path: Path, rows: Rows, n: int) -> list[Rows]:
+    """Cuts rows into up to n shares of about equal length, at places that `pieces` would guess."""
+    shares = [rows]
+    with path.open("rb") as file:
+        for k in range(1, n):
+            offset = rows.start + k * (rows.stop - rows.start) // n
+            file.seek(offset)
+            if cut := BETWEEN_ROWS.search(file.read(PIECE)):
+                last = shares.pop()
+                before = last._replace(stop=offset + cut.start() + 1, closing=b"]")
+                after = last._replace(start=offset + cut.end() - 1, opening=b"[")
+                shares += [before, after]
+    return shares
+
+
+def _read_share(path: Path, pack: Callable[[bytes], Columns], rows: Rows) -> Columns:
+    return _join([pack(piece) for piece in pieces(_blocks(path, rows))])
+
+
+def _join(parts: list[Columns]) -> Columns:
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _blocks(path: Path, rows: Rows) -> Iterator[bytes]:
+    yield rows.opening
+    with path.open("rb") as file:
+        file.seek(rows.start)
+        left = rows.stop - rows.start
+        while block := file.read(min(PIECE, left)):
+            left -= len(block)
+            yield block
+    yield rows.closing
+
+
+def pieces(text: Iterable[bytes]) -> Iterator[bytes]:
     """Turns the text of a JSON list of objects into shorter lists of the same rows, in order.
 
     Each block ends a piece at its first place between two rows. That place is a guess: it may lie
@@ -35,9 +133,9 @@ def pieces(text: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     Args:
         text: the text of the list, in blocks of any length.
     """
-    parts: list[bytes | memoryview] = []
+    parts: list[bytes] = []
     for block in text:
-        if cut := _BETWEEN_ROWS.search(block):
+        if cut := BETWEEN_ROWS.search(block):
             yield b"".join([*parts, block[: cut.start() + 1], b"]"])
             parts = [b"[", block[cut.end() - 1 :]]
         else:

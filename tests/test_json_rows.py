@@ -1,16 +1,22 @@
 import json
+import multiprocessing
+import os
 import random
+import signal
 import struct
+from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from detection.json_rows import blocks, column, pieces
+from detection import json_rows
+from detection.json_rows import Columns, Rows, column, pieces, read_columns
 
 
 def cut(text: bytes, size: int) -> list[bytes]:
-    return list(pieces(blocks(memoryview(text), size)))
+    return list(pieces(text[start : start + size] for start in range(0, len(text), size)))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 10**6])
@@ -25,7 +31,7 @@ def test_pieces_hold_the_rows_in_order(size, separators):
         assert len(parts) > 5 or size in (1, 10**6) or len(table) < 2
 
 
-def test_blocks_of_files():
+def test_blocks_of_any_length():
     text = b'[{"a": 1}, {"a": 2}]'
     assert list(pieces([])) == [b""]
     assert list(pieces([text])) == [b'[{"a": 1}]', b'[{"a": 2}]']
@@ -50,9 +56,85 @@ def test_pieces_are_lists_only_if_the_text_is_one():
 
 @pytest.mark.parametrize("text", ["", "{}", "5", "[5]", "[{}", "[{}, 5]", "[{}] x", "[{}, {}, ]"])
 def test_what_is_no_list_of_rows(text):
+    parts = cut(text.encode(), 6)
     with pytest.raises(msgspec.DecodeError):
-        for piece in cut(text.encode(), 6):
-            msgspec.json.decode(piece, type=list[dict])
+        [msgspec.json.decode(piece, type=list[dict]) for piece in parts]
+
+
+def ids_and_process(piece: bytes) -> Columns:
+    ids = [row["id"] for row in msgspec.json.decode(piece, type=list[dict])]
+    return column("q", ids), np.full(len(ids), os.getpid())
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps([{"id": i, "text": "x" * (i % 50)} for i in range(3000)]))
+    return path
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes for more than a few kilobytes."""
+    monkeypatch.setattr(json_rows, "SHARE", 10_000)
+    monkeypatch.setattr(json_rows, "PIECE", 1000)
+    monkeypatch.setattr(json_rows, "_processes", lambda: 3)
+
+
+def read_all(path: Path) -> Columns:
+    return read_columns(path, Rows(0, path.stat().st_size), ids_and_process)
+
+
+def test_short_lists_are_read_here(table):
+    ids, processes = read_all(table)
+    assert ids.tolist() == list(range(3000))
+    assert set(processes.tolist()) == {os.getpid()}
+
+
+def test_long_lists_are_read_by_several_processes(table, three):
+    ids, processes = read_all(table)
+    assert ids.tolist() == list(range(3000))
+    used, counts = np.unique(processes, return_counts=True)
+    assert len(used) == 3
+    assert os.getpid() in used
+    assert counts.min() > 800
+
+
+def test_rows_within_a_file(table, three):
+    text = table.read_bytes()
+    start, stop = text.index(b'{"id": 10,'), text.index(b', {"id": 2990,')
+    ids, _ = read_columns(table, Rows(start, stop, b"[", b"]"), ids_and_process)
+    assert ids.tolist() == list(range(10, 2990))
+
+
+@pytest.mark.parametrize("place", [b'"id": 20,', b'"id": 2900,'])
+def test_a_fault_in_any_share_is_raised(table, three, place):
+    table.write_bytes(table.read_bytes().replace(place, place[:-1]))
+    with pytest.raises(msgspec.DecodeError):
+        read_all(table)
+
+
+def die_elsewhere(process: int, piece: bytes) -> Columns:
+    if os.getpid() != process:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ids_and_process(piece)
+
+
+def test_the_rows_of_killed_processes_are_read_here(table, three):
+    size = table.stat().st_size
+    ids, _ = read_columns(table, Rows(0, size), partial(die_elsewhere, os.getpid()))
+    assert ids.tolist() == list(range(3000))
+
+
+def test_processes_that_may_have_no_children_read_alone(monkeypatch):
+    assert json_rows._processes() >= 1
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert json_rows._processes() == 1
+
+
+def test_a_missing_file(tmp_path, three):
+    with pytest.raises(FileNotFoundError):
+        read_columns(tmp_path / "none.json", Rows(0, 100_000), ids_and_process)
 
 
 def test_column():

@@ -6,16 +6,19 @@ order of their ids, are the labels 1…K.
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from detection.data import coco_cache
-from detection.data.coco_objects import Objects, integer, read_columns, read_objects, record
+from detection.data import coco_cache, coco_file
+from detection.data.coco_objects import (
+    Objects,
+    integer,
+    read_columns,
+    read_objects,
+    record,
+)
 from detection.data.image_files import ImageFiles
 from detection.data.labels import LabelMap
 from detection.data.records import (
@@ -64,7 +67,7 @@ def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None =
 
 
 def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | None) -> Records:
-    tables = _load(path)
+    tables = coco_file.load(path)
     found = _labels(tables.categories, path)
     _refuse_difference(labels, found, path)
     skipped: list[Skipped] = []
@@ -74,13 +77,10 @@ def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | No
         first = f", first {skipped[0].record}: {skipped[0].reason}" if images else ""
         raise DataError(f"{path}: none of {len(images)} images can be used{first}")
     arguments = (images, found.label_of_id(), path)
-    try:
-        if isinstance(tables.annotations, list):
-            objects, more = read_objects(tables.annotations, *arguments)
-        else:
-            objects, more = read_columns(tables.annotations, *arguments)
-    except _NOT_TYPED:  # some annotation has to be named
-        objects, more = read_objects(_load_json(path).annotations, *arguments)
+    if isinstance(tables.annotations, list):
+        objects, more = read_objects(tables.annotations, *arguments)
+    else:
+        objects, more = read_columns(tables.annotations, *arguments)
     names = np.array([row.file for row in rows], np.str_)
     return Records(names, image_root, _pack(rows, objects), found, (*skipped, *more))
 
@@ -114,65 +114,7 @@ def coco_labels(annotation_file: Path) -> LabelMap:
         DataError: the file is not such JSON, or ids or names of categories are not unique.
     """
     known = coco_cache.load_labels(annotation_file)
-    return known or _labels(_load(annotation_file).categories, annotation_file)
-
-
-_NOT_TYPED = (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError)
-
-
-class _Tables(NamedTuple):
-    images: list[Any]
-    categories: list[Any]
-    annotations: list[Any] | msgspec.Raw  # the text of a list
-
-
-class _File(msgspec.Struct):
-    images: list[Any]
-    categories: list[Any]
-    annotations: msgspec.Raw = msgspec.Raw(b"[]")
-
-
-def _load(path: Path) -> _Tables:
-    """Decodes images and categories, and leaves the annotations for later; segmentation unread."""
-    try:
-        file = msgspec.json.decode(path.read_bytes(), type=_File)
-        if bytes(memoryview(file.annotations)[:1]) == b"[":
-            return _Tables(file.images, file.categories, file.annotations)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except _NOT_TYPED:
-        pass
-    return _load_json(path)
-
-
-def _load_json(path: Path) -> _Tables:
-    """Decodes all records, or says what is wrong with the file."""
-    try:
-        content = json.loads(
-            path.read_bytes(), parse_constant=_refuse_constant, object_hook=_without_masks
-        )
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected an object with tables, got a {type(content).__name__}")
-    if content.keys() >= {"images", "categories"}:
-        content.setdefault("annotations", [])
-    for table in ("images", "annotations", "categories"):
-        if not isinstance(content.get(table), list):
-            kind = type(content[table]).__name__ if table in content else "nothing"
-            raise DataError(f"{path}: table {table!r}: expected a list, got {kind}")
-    return _Tables(content["images"], content["categories"], content["annotations"])
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"the constant {name} is no JSON")
-
-
-def _without_masks(fields: dict[str, Any]) -> dict[str, Any]:
-    fields.pop("segmentation", None)  # most of the file, and never used
-    return fields
+    return known or _labels(coco_file.load_categories(annotation_file), annotation_file)
 
 
 def _labels(table: list[Any], path: Path) -> LabelMap:
@@ -217,17 +159,18 @@ def _images(
 ) -> dict[int, ImageRow | None]:
     """Maps each image id to its row, or to None where the image is left out."""
     images: dict[int, ImageRow | None] = {}
+    prefix = f"{path}: "
     for position, fields in enumerate(table, start=1):
-        where = record("image", fields, position)
         try:
             identity = integer(fields, "id")
         except UnusableError as error:
-            raise DataError(f"{path}: {where}: {error}") from error
+            raise DataError(f"{prefix}{record('image', fields, position)}: {error}") from error
+        where = f"image {identity}"
         if identity in images:
-            raise DataError(f"{path}: {where}: the id is used before")
+            raise DataError(f"{prefix}{where}: the id is used before")
         images[identity] = None
         try:
-            file = files.find(fields.get("file_name"), f"{path}: {where}")
+            file = files.find(fields.get("file_name"), prefix + where)
             images[identity] = ImageRow(file, identity, _size(fields), [])
         except UnusableError as error:
             skipped.append(Skipped(str(path), where, str(error)))

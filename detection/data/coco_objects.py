@@ -6,9 +6,8 @@ Shape shorthand:
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.records import ImageRow, ObjectRow, Skipped, UnusableError, clip_box
-from detection.json_rows import blocks, column, pieces
+from detection.json_rows import Columns, column
 
 MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
 
@@ -79,50 +78,6 @@ def read_objects(
     return objects, skipped
 
 
-def read_columns(
-    table: msgspec.Raw, images: _Images, label_of: Mapping[int, int], path: Path
-) -> tuple[Objects, list[Skipped]]:
-    """Reads annotations whose fields have the right types, all at once.
-
-    Args:
-        table: the text of the A annotations.
-        images: as for `read_objects`.
-        label_of: as for `read_objects`.
-        path: as for `read_objects`.
-
-    Returns:
-        What `read_objects` returns.
-
-    Raises:
-        msgspec.DecodeError: an annotation misses a field or has one of another type.
-        struct.error: an id has more than 64 bits.
-        UnicodeDecodeError: the text is not UTF-8.
-        RecursionError: the text is nested too deeply.
-    """
-    decoder = msgspec.json.Decoder(list[_Annotation])
-    parts = [_columns(decoder.decode(piece)) for piece in pieces(blocks(memoryview(table)))]
-    columns = _Columns(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    image, has_image = _look_up(images, columns.image_id)
-    category, has_category = _look_up(label_of, columns.category_id)
-    sizes = np.array([row.size if row else (-1, -1) for row in images.values()] + [(0, 0)])[image]
-    labels = np.array([*label_of.values(), 0], np.int64)[category]
-    used = _used_before(columns.id)
-    boxes, areas, sound = _clip(columns.bbox, columns.area, sizes)
-    known = has_image & has_category & ~used & (np.abs(columns.id) < MAX_ID)
-    left_out = known & (sizes[:, 0] < 0)
-    keep = known & sound & ~left_out & ((columns.iscrowd == 0) | (columns.iscrowd == 1))
-    chosen = (columns.image_id, boxes, labels, areas, columns.iscrowd.astype(np.bool_))
-    skipped = []
-    for position, fields in _rows_at(table, np.flatnonzero(~keep & ~left_out)):
-        try:
-            integer(fields, "id")
-            _object(fields, bool(used[position]), images, label_of)
-        except UnusableError as error:
-            where = record("annotation", fields, position + 1)
-            skipped.append(Skipped(str(path), where, str(error)))
-    return Objects(*(column[keep] for column in chosen)), skipped
-
-
 class _Annotation(msgspec.Struct, gc=False):
     id: int
     image_id: int
@@ -132,25 +87,80 @@ class _Annotation(msgspec.Struct, gc=False):
     iscrowd: int | bool = 0
 
 
-class _Columns(NamedTuple):
-    id: NDArray[np.int64]
-    image_id: NDArray[np.int64]
-    category_id: NDArray[np.int64]
-    bbox: NDArray[np.float64]
-    area: NDArray[np.float64]
-    iscrowd: NDArray[np.int64]
+_ANNOTATIONS = msgspec.json.Decoder(list[_Annotation])
 
 
-def _columns(rows: list[_Annotation]) -> _Columns:
-    boxes = column("d", list(chain.from_iterable([row.bbox for row in rows])))
-    return _Columns(
-        id=column("q", [row.id for row in rows]),
-        image_id=column("q", [row.image_id for row in rows]),
-        category_id=column("q", [row.category_id for row in rows]),
-        bbox=boxes.reshape(len(rows), 4),
-        area=np.array([row.area for row in rows], np.float64),  # None becomes nan
-        iscrowd=column("q", [row.iscrowd for row in rows]),
+def pack_annotations(table: bytes) -> Columns:
+    """Decodes annotations whose fields have the right types; masks are passed over.
+
+    Args:
+        table: the text of the list of A annotations.
+
+    Returns:
+        id, image_id, category_id, iscrowd: (A,) int64 each; area: (A,) float64, nan if absent;
+        bbox: (4A,) float64, x, y, width, height.
+
+    Raises:
+        msgspec.DecodeError: the text is no such list; an annotation misses a field or has one of
+            another type.
+        struct.error: an id has more than 64 bits.
+        UnicodeDecodeError: the text is not UTF-8.
+        RecursionError: the text is nested too deeply.
+    """
+    rows = _ANNOTATIONS.decode(table)
+    return (
+        column("q", [row.id for row in rows]),
+        column("q", [row.image_id for row in rows]),
+        column("q", [row.category_id for row in rows]),
+        column("q", [row.iscrowd for row in rows]),
+        np.array([row.area for row in rows], np.float64),  # None becomes nan
+        column("d", list(chain.from_iterable([row.bbox for row in rows]))),
     )
+
+
+def read_columns(
+    columns: Columns, images: _Images, label_of: Mapping[int, int], path: Path
+) -> tuple[Objects, list[Skipped]]:
+    """Reads annotations whose fields have the right types, all at once.
+
+    Args:
+        columns: what `pack_annotations` makes of the A annotations.
+        images: as for `read_objects`.
+        label_of: as for `read_objects`.
+        path: as for `read_objects`.
+
+    Returns:
+        What `read_objects` returns.
+    """
+    identity, image_id, category_id, crowd, area, numbers = columns
+    bbox = numbers.reshape(-1, 4)
+    image, has_image = _look_up(images, image_id)
+    category, has_category = _look_up(label_of, category_id)
+    sizes = np.array([row.size if row else (-1, -1) for row in images.values()] + [(0, 0)])[image]
+    labels = np.array([*label_of.values(), 0], np.int64)[category]
+    used = _used_before(identity)
+    boxes, areas, sound = _clip(bbox, area, sizes)
+    known = has_image & has_category & ~used & (np.abs(identity) < MAX_ID)
+    left_out = known & (sizes[:, 0] < 0)
+    keep = known & sound & ~left_out & ((crowd == 0) | (crowd == 1))
+    skipped = []
+    for position in np.flatnonzero(~keep & ~left_out).tolist():
+        fields = {
+            "id": int(identity[position]),
+            "image_id": int(image_id[position]),
+            "category_id": int(category_id[position]),
+            "bbox": bbox[position].tolist(),
+            "area": None if np.isnan(area[position]) else float(area[position]),
+            "iscrowd": int(crowd[position]),
+        }
+        try:
+            integer(fields, "id")
+            _object(fields, bool(used[position]), images, label_of)
+        except UnusableError as error:
+            where = record("annotation", fields, position + 1)
+            skipped.append(Skipped(str(path), where, str(error)))
+    chosen = (image_id, boxes, labels, areas, crowd.astype(np.bool_))
+    return Objects(*(array[keep] for array in chosen)), skipped
 
 
 def _look_up(
@@ -186,16 +196,6 @@ def _clip(
     return np.concatenate([low, high], axis=1), areas, sound.all(axis=1) & (areas >= 0)
 
 
-def _rows_at(table: msgspec.Raw, places: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
-    """Decodes single rows of the table as they stand there."""
-    first = 0
-    for piece in pieces(blocks(memoryview(table))) if len(places) else ():
-        rows = json.loads(piece)
-        for place in places[(places >= first) & (places < first + len(rows))].tolist():
-            yield place, rows[place - first]
-        first += len(rows)
-
-
 def _object(
     fields: dict[str, Any], used: bool, images: _Images, label_of: Mapping[int, int]
 ) -> tuple[ImageRow | None, ObjectRow | None]:
@@ -210,7 +210,8 @@ def _object(
         raise UnusableError(f"bbox is {short(bbox)}, expected [x, y, width, height]")
     x, y, width, height = (_number(value, "bbox") for value in bbox)
     if width <= 0 or height <= 0:
-        raise UnusableError(f"bbox is {short(bbox)}, expected a positive width and height")
+        sizes = f"{width} × {height}"
+        raise UnusableError(f"bbox is of {sizes}, expected a positive width and height")
     x1, y1, x2, y2 = box = clip_box((x, y, x + width, y + height), row.size)
     area = fields.get("area")
     area = (x2 - x1) * (y2 - y1) if area is None else _number(area, "area")

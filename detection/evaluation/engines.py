@@ -164,5 +164,7 @@ def _pycocotools(case: _Case) -> dict[str, Any]:
 
 def _xywh(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     xywh = boxes.astype(np.float64)
-    xywh[:, 2:] -= xywh[:, :2]
+    x, y, width, height = xywh.T  # views
+    width -= x
+    height -= y
     return xywh

@@ -7,7 +7,6 @@ import json
 import os
 import struct
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.evaluation.checks import check_predictions
-from detection.json_rows import PIECE, column, pieces
+from detection.json_rows import Columns, Rows, column, read_columns
 from detection.structures import Predictions
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -78,6 +77,7 @@ def read_results(path: str | os.PathLike[str], category_ids: Sequence[int]) -> P
             category id, a number that is not finite in float32, or a negative size.
         OSError: the file cannot be read.
     """
+    path = Path(path)
     columns = _read_columns(path, category_ids)
     return _read_entries(path, category_ids) if columns is None else columns
 
@@ -89,39 +89,37 @@ class _Entry(msgspec.Struct, gc=False):
     score: float
 
 
-def _read_columns(
-    path: str | os.PathLike[str], category_ids: Sequence[int]
-) -> Predictions | None:
+_ENTRIES = msgspec.json.Decoder(list[_Entry])
+
+
+def _read_columns(path: Path, category_ids: Sequence[int]) -> Predictions | None:
     """Reads a file without a fault, fast; None means that `_read_entries` has to look at it."""
-    decoder = msgspec.json.Decoder(list[_Entry])
-    parts = []
     try:
-        with Path(path).open("rb") as file:
-            for piece in pieces(iter(partial(file.read, PIECE), b"")):
-                entries = decoder.decode(piece)
-                if _repeats_fields(piece, len(entries)):
-                    return None
-                parts.append(_columns(entries))
+        columns = read_columns(path, Rows(0, path.stat().st_size), _columns)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, struct.error):
         return None
-    image_ids, categories, scores, boxes = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
-    boxes = boxes.reshape(-1, 4)
-    ids = np.array(category_ids, np.int64)
-    order = np.argsort(ids)
-    places = np.searchsorted(ids, categories, sorter=order)
-    unknown = places == np.searchsorted(ids, categories, side="right", sorter=order)
-    if unknown.any() or (boxes[:, 2:] < 0).any():
+    image_ids, categories, scores, numbers = columns
+    label_of = {category: label for label, category in enumerate(category_ids, start=1)}
+    found, place = np.unique(categories, return_inverse=True)
+    if not label_of.keys() >= set(found.tolist()):
         return None
-    boxes[:, 2:] += boxes[:, :2]
+    labels = np.array([label_of[category] for category in found.tolist()], np.int64)[place]
+    boxes = numbers.reshape(-1, 4)
+    x, y, width, height = boxes.T  # views
+    if (width < 0).any() or (height < 0).any():
+        return None
+    width += x
+    height += y
     if not (_all_finite(boxes) and _all_finite(scores)):
         return None
-    return Predictions(image_ids, boxes, scores, order[places] + 1)
+    return Predictions(image_ids, boxes, scores, labels)
 
 
-def _columns(entries: list[_Entry]) -> tuple[NDArray[Any], ...]:
+def _columns(piece: bytes) -> Columns:
     """Returns image ids, category ids, scores and, one after the other, the boxes' numbers."""
+    entries = _ENTRIES.decode(piece)
+    if _repeats_fields(piece, len(entries)):
+        raise msgspec.ValidationError("a field may be repeated")
     return (
         column("q", [entry.image_id for entry in entries]),
         column("q", [entry.category_id for entry in entries]),
@@ -143,11 +141,11 @@ def _all_finite(values: NDArray[np.float64]) -> bool:
     return bool(np.all(np.abs(values) <= LARGEST))
 
 
-def _read_entries(path: str | os.PathLike[str], category_ids: Sequence[int]) -> Predictions:
+def _read_entries(path: Path, category_ids: Sequence[int]) -> Predictions:
     """Reads entry by entry, and names the one at fault."""
     try:
         entries = json.loads(
-            Path(path).read_bytes().decode(),
+            path.read_bytes().decode(),
             parse_constant=_refuse_constant,
             object_pairs_hook=_unique_fields,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.data import coco, coco_cache
+from detection.data import coco_cache, coco_file
 from detection.data.coco import coco_labels, read_coco
 from detection.data.labels import LabelMap
 from detection.data.records import DataError
@@ -65,10 +65,10 @@ def entries(cache: Path) -> list[Path]:
 def unread(monkeypatch) -> None:
     """From here on, reading a file fails."""
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, way: object) -> None:
         raise AssertionError(path)
 
-    monkeypatch.setattr(coco, "_load", refuse)
+    monkeypatch.setattr(coco_file, "_read", refuse)
 
 
 def test_the_second_reading_is_the_first(folder, cache, monkeypatch):

@@ -2,16 +2,14 @@
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from detection.data import coco, coco_objects
+from detection.data import coco_file
 from detection.data.coco import read_coco
-from detection.data.coco_objects import read_columns, read_objects
+from detection.data.coco_objects import pack_annotations, read_columns, read_objects
 from detection.data.records import ImageRow
 
 IMAGES = {7: ImageRow("a", 7, (20, 30), []), 3: None, 90: ImageRow("b", 90, (480, 640), [])}
@@ -51,19 +49,11 @@ def test_columns_are_what_single_records_give(seed):
     rng = np.random.default_rng(seed)
     table = draw_table(rng, int(rng.choice([0, 1, 3, 200])))
     expected = read_objects(table, IMAGES, LABEL_OF, Path("x.json"))
-    raw = msgspec.Raw(json.dumps(table).encode())
-    same(read_columns(raw, IMAGES, LABEL_OF, Path("x.json")), expected)
+    columns = pack_annotations(json.dumps(table).encode())
+    same(read_columns(columns, IMAGES, LABEL_OF, Path("x.json")), expected)
     if len(table) == 200:
         assert len(expected[0].boxes) > 20
         assert len({entry.reason[:12] for entry in expected[1]}) >= 8
-
-
-def test_in_pieces(monkeypatch):
-    table = draw_table(np.random.default_rng(0), 300)
-    raw = msgspec.Raw(json.dumps(table).encode())
-    whole = read_columns(raw, IMAGES, LABEL_OF, Path("x.json"))
-    monkeypatch.setattr(coco_objects, "blocks", partial(coco_objects.blocks, size=1000))
-    same(read_columns(raw, IMAGES, LABEL_OF, Path("x.json")), whole)
 
 
 @pytest.mark.parametrize("change", [{"id": "1"}, {"bbox": [1, 2, 3]}, {"area": math.inf}, 5])
@@ -79,7 +69,7 @@ def test_one_record_of_a_wrong_type_is_named(change, tmp_path, monkeypatch):
     file.write_text(json.dumps(content).replace("Infinity", "1e999"))
     assert [entry.file for entry in read_coco(file, tmp_path).skipped] == [str(file)]
     # Sound files never take the way of single records.
-    monkeypatch.setattr(coco, "_load_json", None)
+    monkeypatch.setattr(coco_file, "load_records", None)
     with pytest.raises(TypeError):
         read_coco(file, tmp_path)
     file.write_text(json.dumps(content | {"annotations": [entry]}))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from detection.evaluation import results
+from detection import json_rows
 from detection.evaluation.results import read_results, write_results
 from detection.structures import Predictions
 
@@ -91,7 +91,7 @@ def test_long_files_are_read_in_pieces(separator, more, tmp_path, monkeypatch):
     entries = [entry | more for entry in json.loads(path.read_text())]
     path.write_text(json.dumps(entries, separators=separator))
     whole = read_results(path, IDS)
-    monkeypatch.setattr(results, "PIECE", 1000)
+    monkeypatch.setattr(json_rows, "PIECE", 1000)
     for array, expected in zip(read_results(path, IDS), whole, strict=True):
         np.testing.assert_array_equal(array, expected)
     assert len(whole.scores) == 300

@@ -30,7 +30,7 @@ class Improvements:
 
     Attributes:
         refinement: pools each regressed box again, for a new score and box beside the first.
-        voting: moves each kept box to the mean of those it suppressed and their like.
+        voting: moves each kept box to the score-weighted mean of its class's boxes around it.
         scales: short sides, pixels, at which regions are seen, two each; the paper's are 200, 400,
             600, 800 and 1000.
         flip: detects in the mirrored image too.

@@ -6,6 +6,9 @@ Shape shorthand:
 The trunk sees every scale; each region is pooled and sees the tail at two adjacent scales, and the
 features are merged by maxout (Ren et al., "Object detection networks on convolutional feature
 maps"). Only the head does so: regions are proposed at one scale.
+
+Differs from the paper: the scales are made from the images of the batch, which come at the
+largest of them, and not from the original images.
 """
 
 from collections.abc import Sequence

@@ -157,6 +157,16 @@ def test_a_symmetric_image_has_symmetric_detections(make_detector, make_batch):
         assert ((scores[:count] - scores[row]).abs()[same] < 1e-9).any()
 
 
+def test_a_batch_of_two_is_two_batches_of_one(members, make_batch):
+    switches = Improvements(refinement=True, voting=True, scales=(64, 96), flip=True)
+    improved = ImprovedDetector(members, (96, 80), switches)
+    batch = make_batch((96, 128), (96, 128))
+    both = run(improved, batch)
+    for image in range(2):
+        one = run(improved, Batch(*(part[image : image + 1] for part in batch)))
+        assert_same(one, Detections(*(part[image : image + 1] for part in both)))
+
+
 def test_padding_is_not_seen(members, batch):
     garbage = batch._replace(images=batch.images.clone())
     garbage.images[1, :, 80:] = 255

@@ -61,5 +61,5 @@ def test_two_images_are_learnt():
         best = scores[image] > 0.5
         assert sorted(labels[image][best].tolist()) == sorted(target.labels.tolist())
         iou, rows = box_iou(boxes[image][best], target.boxes).max(dim=1)
-        assert (iou > 0.8).all()
+        assert (iou > 0.7).all()
         assert torch.equal(labels[image][best], target.labels[rows])

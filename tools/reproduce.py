@@ -48,7 +48,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--start", type=Path, help="table10: checkpoint of a detector of COCO")
     parser.add_argument("--weights", type=Path, help="photos: file of a pre-trained ResNet-18")
-    parser.add_argument("--quick", action="store_true", help="mini: one seed, shorter trainings")
+    parser.add_argument("--quick", action="store_true", help="mini: its first seed alone")
     parser.add_argument("--gpu", action="store_true", help="mini: the papers' own networks")
     parser.add_argument(
         "--from", dest="given", nargs="+", default=[], metavar="KEY=PATH", help="use what is there"

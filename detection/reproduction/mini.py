@@ -43,7 +43,8 @@ class Preset(NamedTuple):
     """How large the study is.
 
     Attributes:
-        name: of its report.
+        name: of its runs.
+        report: name of its report.
         networks: VGG-16's, ResNet-50's and ResNet-101's places.
         seeds: trainings of each network unless told.
         pretraining: options of every ``resdet pretrain``.
@@ -54,6 +55,7 @@ class Preset(NamedTuple):
     """
 
     name: str
+    report: str
     networks: tuple[Network, Network, Network]
     seeds: int
     pretraining: tuple[str, ...]
@@ -76,6 +78,7 @@ def _papers(method: str, key: str) -> Network:
 
 CPU = Preset(
     "mini",
+    "mini",
     (
         _stand_in("VGG-16", "vgg16", "vgg11", "VGG-11", 16),
         _stand_in("ResNet-50", "resnet50", "resnet18", "ResNet-18", 16),
@@ -88,9 +91,11 @@ CPU = Preset(
     scales=(48, 96, 144, 192, 240),
     natural=64,
 )
-QUICK = CPU._replace(name="mini-quick", seeds=1)
+# The first seed of the whole study, which goes on from there.
+QUICK = CPU._replace(report="mini-quick", seeds=1)
 GPU = CPU._replace(
     name="mini-gpu",
+    report="mini-gpu",
     networks=(
         _papers("VGG-16", "vgg16"),
         _papers("ResNet-50", "resnet50"),
@@ -154,7 +159,7 @@ def mini(preset: Preset, data: Path, seeds: Sequence[int]) -> Study:
     )
     title = "The paper's argument in small, on shapes"
     return Study(
-        preset.name,
+        preset.report,
         title,
         rows,
         tuple(gaps),

@@ -12,7 +12,7 @@ import torchvision
 
 from detection.reproduction.artefacts import config_sha256, read_artefact
 from resdet.tools.benchmark import SUBJECTS, main
-from resdet.tools.benchmarks import detectors, evaluation, protocol, startup
+from resdet.tools.benchmarks import detectors, evaluation, protocol, reading, startup
 from resdet.tools.benchmarks import train as train_subject
 from resdet.tools.benchmarks.detectors import (
     GateError,
@@ -22,6 +22,7 @@ from resdet.tools.benchmarks.detectors import (
     make_pair,
     random_batch,
 )
+from resdet.tools.benchmarks.script import Script
 
 SIZE = (64, 64)
 
@@ -175,26 +176,44 @@ def test_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert report["figures_differ_by"]["pycocotools"] == 0.0
     assert 0.05 < report["figures"][0] < 0.95
     for side in evaluation.SIDES:
-        assert min(report[side].values()) > 0
+        own = report[side]
+        assert min(own.values()) > 0
+        assert own["imports_s"] + own["work_s"] == pytest.approx(own["wall_s"], abs=0.002)
     for side in ("pycocotools", "faster_coco_eval"):
-        assert min(report[f"beside_{side}"].values()) > 0
+        beside = report[f"beside_{side}"]
+        own = report[side]["work_s"] / report["ours"]["work_s"]
+        assert beside["work"] == beside["work_range"][0] == pytest.approx(own, rel=0.05)
+
+
+def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "SETTLING", 0.0)
+    file = tmp_path / "report.json"
+    sizes = ["--reading", "--scale", "0.0001", "--rounds", "1"]
+    assert main(["evaluation", *sizes, "--output", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert (report["images"], report["objects"]) == (12, 86)
+    for side in reading.SIDES:
+        assert min(report[side].values()) > 0
+    assert report["beside_pycocotools"].keys() == {"first", "cached"}
 
 
 def test_other_figures_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     pytest.importorskip("faster_coco_eval")
-    report = "\nimport sys\nprint([1.0, 1.0, 1.0, {}], file=sys.stderr)"
     values = {side: [0.5] * 12 for side in evaluation.SIDES}
     values["pycocotools"][3] += 1e-15
-    sides = {side: report.format(own) for side, own in values.items()}
+    sides = {side: Script("", "", f"figures = {own}") for side, own in values.items()}
     monkeypatch.setattr(evaluation, "SIDES", sides)
-    monkeypatch.setattr(evaluation, "_REPORT", "")
     assert main(["evaluation", "--scale", "0.001"]) == 1
     assert "pycocotools: figures differ by" in capsys.readouterr().err
-    monkeypatch.setitem(sides, "ours", "raise SystemExit('broken')")
+    monkeypatch.setitem(sides, "ours", Script("", "raise SystemExit('broken')", ""))
     assert main(["evaluation", "--scale", "0.001"]) == 1
     assert "ours: broken" in capsys.readouterr().err
+    monkeypatch.setattr(reading, "SETTLING", 0.0)
+    monkeypatch.setattr(reading, "SIDES", {"first": Script("", "", "figures = 1, 2")})
+    assert main(["evaluation", "--reading", "--scale", "0.0001"]) == 1
+    assert "first: found [1.0, 2.0], not 12, 86" in capsys.readouterr().err
 
 
 def test_accuracy(shapes: Path, tmp_path: Path):

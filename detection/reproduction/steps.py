@@ -91,7 +91,7 @@ def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) ->
 
 
 def seconds_of(name: str, output: Path) -> float | None:
-    """Returns how long a step took, over all its tries since the last marker; None if not done."""
+    """Returns how long a step's last try took, seconds; None if it is not done."""
     marker = _marker(name, output)
     return float(json.loads(marker.read_bytes())["seconds"]) if marker.is_file() else None
 

@@ -3,9 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from detection.evaluation.checks import canonical_predictions
+from detection.evaluation.checks import _stable_order, canonical_predictions
 from detection.evaluation.coco import evaluate_coco
 from detection.evaluation.voc import evaluate_voc
+from detection.structures import Predictions
 
 BOX = (10.0, 10.0, 50.0, 50.0)
 NAN, INF = float("nan"), float("inf")
@@ -72,3 +73,25 @@ def test_canonical_order(truth, found):
         )
         for array, expected in zip(got, canonical, strict=True):
             np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_canonical_order_is_that_of_the_keys(seed, truth):
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([0, 1, 2, 300]))
+    corners = rng.integers(0, 2, (n, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(0, 2, (n, 2))], axis=1)
+    ids, labels = rng.choice([-7, 2, 2**40], n), rng.integers(1, 3, n)
+    predictions = Predictions(ids, boxes * 1.0, rng.choice([-0.5, 0.0, 0.25], n), labels)
+    got = canonical_predictions(truth({2: [], 2**40: [], -7: []}), predictions, ["cat", "dog"])
+    x1, y1, x2, y2 = boxes.T
+    order = np.lexsort((y2, x2, y1, x1, -predictions.scores, labels, ids))
+    for array, expected in zip(got, predictions, strict=True):
+        np.testing.assert_array_equal(array, expected[order])
+
+
+@pytest.mark.parametrize("step", [1, 2**61])  # the keys of the second do not fit 64 bits
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_stable_order(n, step):
+    groups = np.random.default_rng(0).integers(0, 4, n) * step
+    np.testing.assert_array_equal(_stable_order(groups), np.argsort(groups, kind="stable"))

@@ -97,6 +97,23 @@ def test_long_files_are_read_in_pieces(separator, more, tmp_path, monkeypatch):
     assert len(whole.scores) == 300
 
 
+def test_long_files_are_read_by_several_processes(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_results(path, random_predictions(300), IDS)
+    whole = read_results(path, IDS)
+    monkeypatch.setattr(json_rows, "PIECE", 1000)
+    monkeypatch.setattr(json_rows, "SHARE", 5000)
+    monkeypatch.setattr(json_rows, "_processes", lambda: 3)
+    for array, expected in zip(read_results(path, IDS), whole, strict=True):
+        np.testing.assert_array_equal(array, expected, strict=True)
+    for place, field, message in [(280, "score", "missing score"), (5, "bbox", "missing bbox")]:
+        entries = json.loads(path.read_text())
+        del entries[place][field]
+        path.write_text(json.dumps(entries))
+        with pytest.raises(ValueError, match=f"entry {place}: {message}"):
+            read_results(path, IDS)
+
+
 @pytest.mark.parametrize("position", [0, 1])
 @pytest.mark.parametrize("more", ["", ', "text": "x"', ', "\\u0073core": 0.25'])
 def test_a_repeated_field_is_found_among_sound_entries(more, position, tmp_path):

@@ -7,6 +7,7 @@ Shape shorthand:
     I: images        K: classes        T: IoU thresholds        B: resamples
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +68,8 @@ class Bootstrap(NamedTuple):
 
 
 def bootstrap(
-    matches_a: Matches,
-    matches_b: Matches | None = None,
+    matches_a: Matches | Sequence[Matches],
+    matches_b: Matches | Sequence[Matches] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -83,7 +84,8 @@ def bootstrap(
     which hold fewer different images, lie slightly higher than the figure itself.
 
     Args:
-        matches_a: the first detector's matches.
+        matches_a: the first detector's matches; several are trainings of one recipe, whose mean
+            is the figure.
         matches_b: the second detector's, with the same images, classes, objects and thresholds.
         resamples: B.
         seed: of the draws.
@@ -102,34 +104,46 @@ def bootstrap(
             "expected resamples from 1 and a confidence in (0, 1), "
             f"got {resamples} and {confidence}"
         )
-    runs = [matches_a] if matches_b is None else [matches_a, matches_b]
-    if matches_b is not None:
-        _check_same_truth(matches_a, matches_b)
-    images = len(matches_a.image_ids)
+    sides = (matches_a,) if matches_b is None else (matches_a, matches_b)
+    groups = [[one] if isinstance(one, Matches) else list(one) for one in sides]
+    runs = [run for group in groups for run in group]
+    for run in runs[1:]:
+        _check_same_truth(runs[0], run)
+    images = len(runs[0].image_ids)
     rng = np.random.default_rng(seed)
     widest = max([images, 1, *(int(np.diff(run.offsets).max(initial=0)) for run in runs)])
-    drawn: list[list[NDArray[np.float64]]] = [[] for _ in runs]
+    drawn: list[list[NDArray[np.float64]]] = [[] for _ in groups]
     for start in range(0, resamples, max(1, _BATCH // widest)):
         size = min(resamples - start, max(1, _BATCH // widest))
         weights = _draw(rng, images, size)
-        for run, parts in zip(runs, drawn, strict=True):
-            parts.append(average_precision(run, weights, levels))
+        for group, parts in zip(groups, drawn, strict=True):
+            parts.append(_mean_over_runs(group, weights, levels))
     # (1 + B, K, T): first the figures on all images, then the resamples
     values = [
-        np.concatenate([average_precision(run, None, levels)[None], *parts])
-        for run, parts in zip(runs, drawn, strict=True)
+        np.concatenate([_mean_over_runs(group, None, levels)[None], *parts])
+        for group, parts in zip(groups, drawn, strict=True)
     ]
-    at_50 = np.isclose(matches_a.ious, 0.5)
+    at_50 = np.isclose(runs[0].ious, 0.5)
     figures = [_figures(value, at_50) for value in values]
     a, *others = (_intervals(figure, confidence) for figure in figures)
     difference = _intervals(figures[1] - figures[0], confidence) if others else None
     return Bootstrap(a, others[0] if others else None, difference, resamples, confidence, images)
 
 
+def _mean_over_runs(
+    group: Sequence[Matches],
+    weights: NDArray[np.int64] | None,
+    levels: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    values = [average_precision(run, weights, levels) for run in group]
+    mean: NDArray[np.float64] = np.mean(values, axis=0)
+    return mean
+
+
 def _check_same_truth(a: Matches, b: Matches) -> None:
     for field in ("class_names", "image_ids", "ious", "objects"):
         if not np.array_equal(getattr(a, field), getattr(b, field)):
-            raise ValueError(f"bootstrap: the two detectors' matches differ in {field}")
+            raise ValueError(f"bootstrap: the detectors' matches differ in {field}")
 
 
 def _draw(rng: np.random.Generator, images: int, size: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Intervals over images, for rows of which there is a single run."""
+"""Intervals over images, for rows of which there are few runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from detection.evaluation.precision import COCO_LEVELS, VOC07_LEVELS
 from detection.evaluation.significance import Bootstrap, Interval, Intervals, bootstrap
 from detection.reproduction.evaluated import Evaluated
 from detection.reproduction.study import Gap, Metric
+from detection.reproduction.verdict import ENOUGH
 
 _LEVELS = {"ap": COCO_LEVELS, "ap50": COCO_LEVELS, "voc07": VOC07_LEVELS, "voc10": None}
 
 
 class ImageIntervals:
-    """Bootstrap intervals of first runs; their matches are found once."""
+    """Bootstrap intervals of the runs' means; each run's matches are found once."""
 
     def __init__(self, runs: Mapping[str, Sequence[Evaluated]], resamples: int) -> None:
         """Sets the runs of each row, by its key, and how often to resample; 0 for never."""
@@ -25,13 +26,14 @@ class ImageIntervals:
 
     def one(self, key: str, metric: Metric) -> Interval | None:
         """Returns that of a row's figure; None where several runs make it needless."""
-        if len(self._runs[key]) > 1 or not self._resamples:
+        if len(self._runs[key]) >= ENOUGH or not self._resamples:
             return None
         return _of(self._bootstrap(metric, key).a, metric)
 
     def gap(self, gap: Gap, metric: Metric) -> Interval | None:
         """Returns that of a paired difference; None where several runs make it needless."""
-        if min(len(self._runs[key]) for key in (gap.a, gap.b)) > 1 or not self._resamples:
+        enough = min(len(self._runs[key]) for key in (gap.a, gap.b)) >= ENOUGH
+        if enough or not self._resamples:
             return None
         found = self._bootstrap(metric, gap.a, gap.b).difference
         return None if found is None else _of(found, metric)
@@ -41,10 +43,12 @@ class ImageIntervals:
         other = None if b is None else self._matches(b, voc)
         return bootstrap(self._matches(a, voc), other, self._resamples, levels=levels)
 
-    def _match(self, key: str, voc: bool) -> Matches:
-        run = self._runs[key][0]
+    def _match(self, key: str, voc: bool) -> list[Matches]:
         match = match_voc if voc else match_detections
-        return match(run.records.annotations, run.predictions, run.records.labels.names)
+        return [
+            match(run.records.annotations, run.predictions, run.records.labels.names)
+            for run in self._runs[key]
+        ]
 
 
 def _of(intervals: Intervals, metric: Metric) -> Interval:

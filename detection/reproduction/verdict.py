@@ -14,6 +14,9 @@ Verdict = Literal["within", "above", "below"]
 Direction = Literal["same direction", "not shown", "opposite direction"]
 
 
+ENOUGH = 3  # trainings; of two the t interval is 13 standard errors wide
+
+
 class Measured(NamedTuple):
     """A figure, or a difference of two, with its 95% interval.
 
@@ -35,42 +38,45 @@ class Measured(NamedTuple):
 def measured(figures: Sequence[float], over_images: Interval | None = None) -> Measured:
     """Makes a figure of its runs.
 
-    Several trainings give the t interval of their mean, which says what other seeds would have
-    given on these images: the papers' test images are ours, their seeds are not. One training has
+    From three trainings on it has the t interval of their mean, which says what other seeds would
+    have given on these images: the papers' test images are ours, their seeds are not. Fewer have
     only the interval over images, which says less.
 
     Args:
         figures: of each run, percent; at least one.
-        over_images: the bootstrap interval of the first run, in [0, 1]; used for a single run.
+        over_images: the bootstrap interval of their mean, in [0, 1]; used below three runs.
 
     Raises:
         ValueError: there is no figure, or one is not finite.
     """
     spread = seed_spread(figures)
-    if spread.runs > 1:
-        basis = f"{spread.runs} seeds, t interval"
-        return Measured(spread.mean, spread.low, spread.high, basis, tuple(figures))
-    if over_images is None:
-        return Measured(spread.mean, math.nan, math.nan, "one run", tuple(figures))
-    low, high = 100 * over_images.low, 100 * over_images.high
-    return Measured(spread.mean, low, high, "one run, bootstrap over images", tuple(figures))
+    runs = f"{spread.runs} seeds" if spread.runs > 1 else "one run"
+    if spread.runs >= ENOUGH:
+        low, high, basis = spread.low, spread.high, f"{runs}, t interval"
+    elif over_images is None:
+        low, high, basis = math.nan, math.nan, runs
+    else:
+        low, high = 100 * over_images.low, 100 * over_images.high
+        basis = f"{runs}, bootstrap over images"
+    return Measured(spread.mean, low, high, basis, tuple(figures))
 
 
 def difference(
     a: Sequence[float], b: Sequence[float], over_images: Interval | None = None
 ) -> Measured:
-    """Makes the difference b - a, seed by seed where both have the same number of runs.
+    """Makes the difference b - a, seed by seed, or of the means where the numbers of runs differ.
 
     Args:
         a: figures of the first method's runs, percent.
         b: of the second's.
-        over_images: the paired bootstrap interval of the first runs' difference, in [-1, 1].
+        over_images: the paired bootstrap interval of the means' difference, in [-1, 1].
 
     Raises:
         ValueError: a side has no figure, or one is not finite.
     """
-    count = min(len(a), len(b))
-    return measured([y - x for x, y in zip(a[:count], b[:count], strict=True)], over_images)
+    if len(a) != len(b):
+        a, b = ([seed_spread(side).mean] for side in (a, b))
+    return measured([y - x for x, y in zip(a, b, strict=True)], over_images)
 
 
 def judge(paper: float, ours: Measured) -> Verdict:

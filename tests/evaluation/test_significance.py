@@ -122,3 +122,16 @@ def test_runs_on_other_data_are_refused(truth, found):
 def test_bad_numbers_are_refused(resamples, confidence, truth, found):
     with pytest.raises(ValueError, match=re.escape("a confidence in (0, 1)")):
         bootstrap(halves(truth, found, 2, 1), resamples=resamples, confidence=confidence)
+
+
+def test_several_trainings_are_their_mean(truth, found):
+    """An image is worth the share of trainings that hit it: 1, 1/2 or 0."""
+    runs = [halves(truth, found, 400, 200), halves(truth, found, 400, 100)]
+    result = bootstrap(runs, [runs[0]], resamples=2000, levels=None)
+    sigma = math.sqrt(((100 + 100 / 4) / 400 - 0.375**2) / 400)
+    expected = (0.375, 0.375 - 1.96 * sigma, 0.375 + 1.96 * sigma)
+    assert result.a.ap == pytest.approx(expected, abs=0.005)
+    assert result.difference.ap.value == pytest.approx(0.125)
+    # the difference is half of what the second training missed: 100 of 400 images
+    half = 0.5 * 1.96 * math.sqrt(0.25 * 0.75 / 400)
+    assert result.difference.ap.low == pytest.approx(0.125 - half, abs=0.005)

@@ -22,14 +22,21 @@ def test_one_run_has_the_interval_over_images() -> None:
     )
 
 
+def test_two_runs_have_the_interval_of_their_mean_over_images() -> None:
+    ours = measured([73.0, 74.0], Interval(0.735, 0.71, 0.75))
+    assert ours == Measured(
+        73.5, pytest.approx(71), pytest.approx(75), "2 seeds, bootstrap over images", (73, 74)
+    )
+
+
 def test_a_difference_is_of_seed_and_seed() -> None:
     ours = difference([70, 75, 71], [73, 78, 74])
     assert ours.runs == (3, 3, 3)
     assert (ours.low, ours.high) == (3, 3)
 
 
-def test_a_difference_takes_as_many_runs_as_both_have() -> None:
-    assert difference([70, 75], [73], Interval(0.03, 0.01, 0.05)).runs == (3,)
+def test_an_ensemble_is_compared_with_the_mean_of_its_seeds() -> None:
+    assert difference([70, 75], [73], Interval(0.005, -0.01, 0.02)).runs == (0.5,)
 
 
 @pytest.mark.parametrize(

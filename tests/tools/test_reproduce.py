@@ -78,7 +78,7 @@ def test_a_table_from_prediction_files_alone(
     found = json.loads((again / "table10.json").read_text())
     values = found["rows"][0]["figures"][0]["ours"]["runs"]
     assert values == [first["figures"][0]["ours"]["value"], 100]
-    assert found["rows"][0]["figures"][0]["ours"]["basis"] == "2 seeds, t interval"
+    assert found["rows"][0]["figures"][0]["ours"]["basis"] == "2 seeds, bootstrap over images"
     assert found["rows"][1]["figures"][0]["verdict"] == "not given"
     assert len(found["classes"]) == 20
 

@@ -13,6 +13,7 @@ CONSTANTS = {
     r"[Ss]ections? \d(\.\d)?": "number of a section",
     r"at IoU 0\.50": "threshold of a metric",
     r"\(1e-5\)|1e-12 in float64|outputs, 1e-5": "tolerance that a test holds",
+    r"95% (t )?intervals?": "level of confidence",
     r"--[a-z][\w.-]*[ =][\d.]+": "option of a command",
 }
 """What looks measured and is not: pattern, and reason."""

@@ -34,8 +34,8 @@ class Step(NamedTuple):
     Attributes:
         name: different from the other steps', and a file's name.
         command: arguments of ``resdet``, the tool first.
-        resumes: folder whose ``last.ckpt`` says that the command can go on with ``--resume``; None
-            for a command that starts anew.
+        resumes: checkpoint whose presence says that the command can go on with ``--resume``;
+            None for a command that starts anew.
         after: names of the steps that must have ended before.
     """
 
@@ -155,7 +155,7 @@ def _execute(step: Step, output: Path, tell: Tell, jobs: int, stop: Event) -> No
 
 
 def _resume(step: Step) -> tuple[str, ...]:
-    can = step.resumes is not None and (step.resumes / "last.ckpt").is_file()
+    can = step.resumes is not None and step.resumes.is_file()
     return ("--resume",) if can else ()
 
 

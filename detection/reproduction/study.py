@@ -150,12 +150,14 @@ def _train(
     name = f"{training.name}-seed-{seed}"
     if not training.pretraining:
         command = (*training.command, "--data.root", str(study.data), *trainer, *common)
-        return [Step(name, command, folder, shared)]
+        # The alternating steps have their own checkpoints before they have a whole detector.
+        first = folder / "step1" if training.command[0] == "alternate" else folder
+        return [Step(name, command, first / "last.ckpt", shared)]
     weights = output / training.pretrained / f"seed-{seed}"
     before = Step(
         f"{training.pretrained}-seed-{seed}",
         (*training.pretraining, "--seed_everything", str(seed), "--output", str(weights)),
-        weights,
+        weights / "last.ckpt",
         shared,
     )
     data = ("--data.root", str(study.data), "--model.weights", f"{weights}/weights.safetensors")

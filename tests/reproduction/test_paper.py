@@ -71,7 +71,7 @@ def test_steps_train_once_and_evaluate_the_last_checkpoint() -> None:
         *("--trainer.devices", "2", "--seed_everything", "0"),
         *("--output", "out/coco2014-vgg16/seed-0"),
     )
-    assert first.resumes == Path("out/coco2014-vgg16/seed-0")
+    assert first.resumes == Path("out/coco2014-vgg16/seed-0/last.ckpt")
     last = steps[-1]
     assert "out/coco2014-resnet101-context/seed-1/last.ckpt" in last.command
     assert last.after == ("coco2014-resnet101-context-seed-1",)
@@ -85,6 +85,8 @@ def test_the_alternating_schedule_has_runs_of_its_own() -> None:
     joint, alternating = (TABLES["table7"](ROOT, one).rows[0] for one in ("joint", "alternating"))
     assert alternating.trainings[0].command[0] == "alternate"
     assert joint.key != alternating.key
+    step = study_steps(TABLES["table7"](ROOT, "alternating"), OUT, [0])[0]
+    assert step.resumes == Path("out/voc0712-vgg16-alternating/seed-0/step1/last.ckpt")
 
 
 def test_missing_data_are_named_with_the_command_that_fetches_them(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_failure_names_step_reason_and_log_and_leaves_no_marker(tmp_path: Path
 
 def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:
     """What asks for --resume of a tool without it fails, and so shows that it was asked."""
-    step = _draw("train", tmp_path / "data")._replace(resumes=tmp_path / "run")
+    step = _draw("train", tmp_path / "data")._replace(resumes=tmp_path / "run" / "last.ckpt")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.ckpt").touch()
     with pytest.raises(StepError, match="unrecognized arguments: --resume"):

@@ -24,7 +24,6 @@ from detection.data.labels import LabelMap
 from detection.data.records import (
     MAX_PIXELS,
     DataError,
-    ImageRow,
     Records,
     Skipped,
     UnusableError,
@@ -71,9 +70,8 @@ def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | No
     found = _labels(tables.categories, path)
     _refuse_difference(labels, found, path)
     skipped: list[Skipped] = []
-    images = _images(tables.images, path, files, skipped)
-    rows = [row for row in images.values() if row is not None]
-    if not rows:
+    images, names = _images(tables.images, path, files, skipped)
+    if not names:
         first = f", first {skipped[0].record}: {skipped[0].reason}" if images else ""
         raise DataError(f"{path}: none of {len(images)} images can be used{first}")
     arguments = (images, found.label_of_id(), path)
@@ -81,22 +79,22 @@ def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | No
         objects, more = read_objects(tables.annotations, *arguments)
     else:
         objects, more = read_columns(tables.annotations, *arguments)
-    names = np.array([row.file for row in rows], np.str_)
-    return Records(names, image_root, _pack(rows, objects), found, (*skipped, *more))
+    annotations = _pack({i: size for i, size in images.items() if size}, objects)
+    return Records(np.array(names), image_root, annotations, found, (*skipped, *more))
 
 
-def _pack(rows: list[ImageRow], objects: Objects) -> Annotations:
+def _pack(sizes: dict[int, tuple[int, int]], objects: Objects) -> Annotations:
     """Groups the objects by image; within an image the file's order stays."""
-    image_ids = np.array([row.image_id for row in rows], np.int64)
+    image_ids = np.array(list(sizes), np.int64)
     by_id = np.argsort(image_ids)
     image = by_id[np.searchsorted(image_ids, objects.image_ids, sorter=by_id)]
     order = np.argsort(image, kind="stable")
-    counts = np.bincount(image, minlength=len(rows))
+    counts = np.bincount(image, minlength=len(sizes))
     return Annotations(
         image_ids=image_ids,
-        sizes=np.array([row.size for row in rows], np.int64),
+        sizes=np.array(list(sizes.values()), np.int64),
         offsets=np.append(0, np.cumsum(counts)),
-        boxes=objects.boxes[order],
+        boxes=objects.boxes.take(order, axis=0),
         labels=objects.labels[order],
         areas=objects.areas[order],
         crowd=objects.crowd[order],
@@ -156,9 +154,10 @@ def _difference(expected: LabelMap, found: LabelMap) -> str:
 
 def _images(
     table: list[Any], path: Path, files: ImageFiles, skipped: list[Skipped]
-) -> dict[int, ImageRow | None]:
-    """Maps each image id to its row, or to None where the image is left out."""
-    images: dict[int, ImageRow | None] = {}
+) -> tuple[dict[int, tuple[int, int] | None], list[str]]:
+    """Maps each image id to height and width, None where the image is left out; names the rest."""
+    sizes: dict[int, tuple[int, int] | None] = {}
+    names = []
     prefix = f"{path}: "
     for position, fields in enumerate(table, start=1):
         try:
@@ -166,15 +165,16 @@ def _images(
         except UnusableError as error:
             raise DataError(f"{prefix}{record('image', fields, position)}: {error}") from error
         where = f"image {identity}"
-        if identity in images:
+        if identity in sizes:
             raise DataError(f"{prefix}{where}: the id is used before")
-        images[identity] = None
+        sizes[identity] = None
         try:
-            file = files.find(fields.get("file_name"), prefix + where)
-            images[identity] = ImageRow(file, identity, _size(fields), [])
+            name = files.find(fields.get("file_name"), prefix + where)
+            sizes[identity] = _size(fields)
+            names.append(name)
         except UnusableError as error:
             skipped.append(Skipped(str(path), where, str(error)))
-    return images
+    return sizes, names
 
 
 def _size(fields: dict[str, Any]) -> tuple[int, int]:

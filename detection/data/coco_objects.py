@@ -17,13 +17,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.data.records import ImageRow, ObjectRow, Skipped, UnusableError, clip_box
+from detection.data.records import ObjectRow, Skipped, UnusableError, clip_box
 from detection.json_rows import Columns, column
 
 MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
 
 _Found = TypeVar("_Found")
-_Images = Mapping[int, ImageRow | None]
+_Sizes = Mapping[int, tuple[int, int] | None]
 
 
 class Objects(NamedTuple):
@@ -45,13 +45,13 @@ class Objects(NamedTuple):
 
 
 def read_objects(
-    table: Sequence[Any], images: _Images, label_of: Mapping[int, int], path: Path
+    table: Sequence[Any], images: _Sizes, label_of: Mapping[int, int], path: Path
 ) -> tuple[Objects, list[Skipped]]:
     """Reads annotations one by one.
 
     Args:
         table: the A annotations, whatever they are.
-        images: each image id's row, or None where the image is left out.
+        images: each image id's height and width, or None where the image is left out.
         label_of: each category id's label.
         path: the annotation file, for the messages.
     """
@@ -63,9 +63,8 @@ def read_objects(
             identity = integer(fields, "id")
             used = identity in seen
             seen.add(identity)
-            row, item = _object(fields, used, images, label_of)
-            if row is not None and item is not None:
-                rows.append((row.image_id, item))
+            if item := _object(fields, used, images, label_of):
+                rows.append((fields["image_id"], item))
         except UnusableError as error:
             skipped.append(Skipped(str(path), record("annotation", fields, position), str(error)))
     objects = Objects(
@@ -119,7 +118,7 @@ def pack_annotations(table: bytes) -> Columns:
 
 
 def read_columns(
-    columns: Columns, images: _Images, label_of: Mapping[int, int], path: Path
+    columns: Columns, images: _Sizes, label_of: Mapping[int, int], path: Path
 ) -> tuple[Objects, list[Skipped]]:
     """Reads annotations whose fields have the right types, all at once.
 
@@ -136,7 +135,7 @@ def read_columns(
     bbox = numbers.reshape(-1, 4)
     image, has_image = _look_up(images, image_id)
     category, has_category = _look_up(label_of, category_id)
-    sizes = np.array([row.size if row else (-1, -1) for row in images.values()] + [(0, 0)])[image]
+    sizes = np.array([*(size or (-1, -1) for size in images.values()), (0, 0)])[image]
     labels = np.array([*label_of.values(), 0], np.int64)[category]
     used = _used_before(identity)
     boxes, areas, sound = _clip(bbox, area, sizes)
@@ -187,32 +186,34 @@ def _clip(
     bbox: NDArray[np.float64], area: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Does for columns what `_object` does for one: boxes, areas, and which are usable."""
-    low, high, limits = bbox[:, :2], bbox[:, 2:], sizes[:, ::-1]
+    (x1, y1, width, height), (bottom, right) = bbox.T, sizes.T
     with np.errstate(over="ignore", invalid="ignore"):
-        high = low + high
-        sound = (bbox[:, 2:] > 0) & np.isfinite(high) & (low < high) & (low < limits) & (high > 0)
-        low, high = np.maximum(low, 0.0), np.minimum(high, limits)
-        areas = np.where(np.isnan(area), np.prod(high - low, axis=1), area)
-    return np.concatenate([low, high], axis=1), areas, sound.all(axis=1) & (areas >= 0)
+        x2, y2 = x1 + width, y1 + height
+        sound = (width > 0) & (x1 < x2) & (x1 < right) & (x2 > 0) & np.isfinite(x2)
+        sound &= (height > 0) & (y1 < y2) & (y1 < bottom) & (y2 > 0) & np.isfinite(y2)
+        x1, y1 = np.maximum(x1, 0.0), np.maximum(y1, 0.0)
+        x2, y2 = np.minimum(x2, right), np.minimum(y2, bottom)
+        areas = np.where(np.isnan(area), (x2 - x1) * (y2 - y1), area)
+    return np.stack([x1, y1, x2, y2], axis=1), areas, sound & (areas >= 0)
 
 
 def _object(
-    fields: dict[str, Any], used: bool, images: _Images, label_of: Mapping[int, int]
-) -> tuple[ImageRow | None, ObjectRow | None]:
-    """Reads one annotation: its image's row, and its object unless the image is left out."""
+    fields: dict[str, Any], used: bool, images: _Sizes, label_of: Mapping[int, int]
+) -> ObjectRow | None:
+    """Reads one annotation; None if its image is left out."""
     if used:
         raise UnusableError("the id is used before")
-    row, label = _known(fields, "image_id", images), _known(fields, "category_id", label_of)
-    if row is None:
-        return None, None
+    size, label = _known(fields, "image_id", images), _known(fields, "category_id", label_of)
+    if size is None:
+        return None
     bbox = fields.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise UnusableError(f"bbox is {short(bbox)}, expected [x, y, width, height]")
     x, y, width, height = (_number(value, "bbox") for value in bbox)
     if width <= 0 or height <= 0:
-        sizes = f"{width} × {height}"
-        raise UnusableError(f"bbox is of {sizes}, expected a positive width and height")
-    x1, y1, x2, y2 = box = clip_box((x, y, x + width, y + height), row.size)
+        found = f"{width} × {height}"
+        raise UnusableError(f"bbox is of {found}, expected a positive width and height")
+    x1, y1, x2, y2 = box = clip_box((x, y, x + width, y + height), size)
     area = fields.get("area")
     area = (x2 - x1) * (y2 - y1) if area is None else _number(area, "area")
     if area < 0:
@@ -220,7 +221,7 @@ def _object(
     crowd = fields.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise UnusableError(f"iscrowd is {short(crowd)}, expected 0 or 1")
-    return row, ObjectRow(box, label, area, crowd=bool(crowd))
+    return ObjectRow(box, label, area, crowd=bool(crowd))
 
 
 def integer(fields: Any, key: str) -> int:

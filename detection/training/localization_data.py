@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from backbones.classification.loading import TrainLoader, start_worker
+from backbones.classification.loading import TrainLoader
 from backbones.classification.order import TrainBatches
 from detection.data.labels import LabelMap
-from detection.data.loading import WORKER_TIMEOUT, info
+from detection.data.loading import info, worker_settings
 from detection.data.localization import localization_labels, read_localization
 from detection.data.localization_views import (
     CropAugmentation,
@@ -133,7 +132,7 @@ class LocalizationData(LightningDataModule):
             batch_sampler=batches,
             trainer=self.trainer,
             collate_fn=collate_crops,
-            **self._loading(),
+            **worker_settings(self._workers),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -170,23 +169,10 @@ class LocalizationData(LightningDataModule):
             batch_size=1 if testing == "dense" else self._val_batch_size,
             sampler=range(len(records.files))[share],
             collate_fn=collate_views,
-            **self._loading(),
+            **worker_settings(self._workers),
         )
 
     def _process(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-    def _loading(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "num_workers": self._workers,
-            "pin_memory": torch.cuda.is_available(),
-        }
-        if self._workers > 0:
-            settings |= {
-                "persistent_workers": True,
-                "timeout": WORKER_TIMEOUT,
-                "worker_init_fn": start_worker,
-            }
-        return settings

@@ -92,7 +92,7 @@ def test_the_small_studys_classifier_builds(tmp_path: Path):
     cli = build_classifier(tmp_path / "data", tmp_path, "mini_pretrain.yaml")
     assert cli.model.hparams["backbone"] == "resnet18"
     assert cli.datamodule.augmentation.crop == 64
-    rates = [cli.model.rate.at(step) for step in (0, 2100, 2700)]
+    rates = [cli.model.rate.at(step) for step in (0, 3150, 4050)]
     assert rates == pytest.approx([rates[0], rates[0] / 10, rates[0] / 100])
 
 

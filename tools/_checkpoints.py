@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resdet.tools._provenance import one_or_all, provenance
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from detection.model.improved import Detector, Improvements
     from detection.structures import Annotations
     from detection.training.validation import Evaluation
-
-T = TypeVar("T")
 
 # The options that improve a detector.
 IMPROVEMENTS = ("refine", "vote", "scales", "flip", "fuse")
@@ -101,7 +98,7 @@ def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
     from detection.training.validation import ValidationModule
 
     improvements = _improvements(options)
-    origin = {**_provenance(options.checkpoint), "improvements": improvements.to_plain()}
+    origin = {**provenance(options.checkpoint), "improvements": improvements.to_plain()}
     trained = [load_detector(path) for path in options.checkpoint]
     detector, description = assemble(trained, improvements)
     data = DetectionData(
@@ -124,7 +121,7 @@ def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
     if not trainer.is_global_zero or module.evaluation is None:
         return None
     origin["configuration"] = {
-        "detector": _one_or_all([each.spec.to_plain() for _, each in trained]),
+        "detector": one_or_all([each.spec.to_plain() for _, each in trained]),
         "short_side": description.short_side,
         "long_side": description.long_side,
     }
@@ -174,32 +171,3 @@ def _cost(detector: Detector, short_side: int, long_side: int) -> dict[str, Any]
     else:
         cost = detector_cost(detector, size).total(detector.proposals.after_nms)
     return {**cost._asdict(), "image": list(size)}
-
-
-def _provenance(checkpoints: Sequence[Path]) -> dict[str, Any]:
-    """What figures.json says of the checkpoints and of the config.yaml that lies beside each."""
-    configs = [_config(path.parent / "config.yaml") for path in checkpoints]
-    return {
-        "checkpoint": _one_or_all([str(path.resolve()) for path in checkpoints]),
-        "config_sha256": _one_or_all([digest for digest, _ in configs]),
-        "seed": _one_or_all([seed for _, seed in configs]),
-    }
-
-
-def _config(file: Path) -> tuple[str | None, int | None]:
-    """Returns the sha256 of a run's configuration and its seed; None where there is none."""
-    import yaml
-
-    if not file.is_file():
-        return None, None
-    content = file.read_bytes()
-    try:
-        values = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
-    seed = values.get("seed_everything") if isinstance(values, dict) else None
-    return hashlib.sha256(content).hexdigest(), seed if type(seed) is int else None
-
-
-def _one_or_all(values: list[T]) -> T | list[T]:
-    return values[0] if len(values) == 1 else values

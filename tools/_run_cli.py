@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,12 +44,14 @@ class RunCLI(LightningCLI):
         output: where the run lies unless told.
         best: the figure that decides which checkpoint is the best.
         mode: whether the best is its ``max`` or its ``min``.
+        command: the line that runs the same again.
     """
 
     epilog: str
     output: str
     best: str
     mode: str
+    command: str
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options."""
@@ -123,7 +126,7 @@ def open_cli(
         ValueError: the values do not go together.
     """
     try:
-        return kind(
+        cli = kind(
             module,
             data,
             run=False,
@@ -135,3 +138,5 @@ def open_cli(
         )
     except MisconfigurationException as error:
         raise ValueError(f"--trainer: {error}") from error
+    cli.command = shlex.join([*name.split(), *arguments])
+    return cli

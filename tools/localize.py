@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resdet.tools._provenance import provenance
 from resdet.tools._run import run_tool
 from resdet.tools._testing import bar, read_classifier
 
@@ -86,13 +87,16 @@ def _test(cli: LocalizerCLI, localizer: Localizer, path: Path) -> None:
 
 def _write(cli: LocalizerCLI, path: Path, found: dict[str, Any]) -> None:
     from detection.atomic import replacing
+    from detection.reproduction.artefacts import environment
 
     origin = {
-        "checkpoint": str(path.resolve()),
+        **provenance([path]),
         "classifier": cli.config.classifier,
         "data": str(Path(cli.config.data.root).resolve()),
         "split": cli.config.data.val,
         "scales": cli.config.scales,
+        "command": cli.command,
+        "environment": environment(),
     }
     with replacing(path.parent / RESULTS) as file:
         file.write(f"{json.dumps({**origin, **found}, indent=2)}\n".encode())

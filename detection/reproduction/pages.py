@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ _OTHER_DATA = "The paper's figures are of its own data: only the differences bel
 _GAPS = (
     "A direction is shown where our interval leaves out 0; the same direction is the paper's sign."
 )
+_FIGURES = ("Method", "Run as", "Trained on", "Metric", "Paper", "Ours, 95% interval", "Verdict")
+_OPTIONAL = ("Run as", "Trained on", "Paper", "Verdict")
 
 
 class Section(NamedTuple):
@@ -86,11 +89,8 @@ def to_plain(outcome: Outcome, origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def sections(outcome: Outcome) -> list[Section]:
     """Returns the tables: rows, and where there are any, differences and classes."""
-    named = any(one.row.runs_as for one in outcome.rows)
-    head = ["Method", *(["Run as"] if named else []), "Trained on", "Metric", "Paper"]
     text = _ROWS if outcome.study.comparable else _OTHER_DATA
-    ours = ["Ours, 95% interval", "Verdict"]
-    found = [Section("Figures", text, [*head, *ours], list(_rows(outcome, named)))]
+    found = [Section("Figures", text, *_used_columns(_FIGURES, list(_rows(outcome))))]
     if outcome.gaps:
         head = ["Difference", "Metric", "Paper", "Ours, 95% interval", "Direction"]
         found.append(Section("Differences", _GAPS, head, list(_gaps(outcome))))
@@ -155,13 +155,22 @@ def measured_text(ours: Measured | None, sign: str = "") -> str:
     return f"{ours.value:{sign}.1f} [{ours.low:{sign}.1f}, {ours.high:{sign}.1f}]"
 
 
-def _rows(outcome: Outcome, named: bool) -> Iterator[tuple[str, ...]]:
+def _used_columns(
+    head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Leaves out what a study has no use for, so that a phone has room for the figures."""
+    used = [
+        title not in _OPTIONAL or any(row[i] != "–" for row in rows) for i, title in enumerate(head)
+    ]
+    return list(compress(head, used)), [list(compress(row, used)) for row in rows]
+
+
+def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     for one in outcome.rows:
         published = one.row.published
         trained = published[0].training if published and outcome.study.comparable else "–"
-        runs_as = (one.row.runs_as or "–",) if named else ()
         for figure in one.figures:
-            yield (one.row.method, *runs_as, trained, *_cells(figure))
+            yield (one.row.method, one.row.runs_as or "–", trained, *_cells(figure))
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:

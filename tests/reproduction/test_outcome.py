@@ -24,10 +24,16 @@ def test_markdown_shows_figure_interval_and_verdict() -> None:
     row = Row("a", "A|B", (), ("ap",), runs_as="small A")
     ours = Measured(20.04, 18.0, 22.0, "3 seeds, t interval", (20.0,))
     text = markdown(outcome(row, Figure("ap", 21.2, ours, "within")))
-    assert "| Method | Run as | Trained on | Metric | Paper | Ours, 95% interval |" in text
-    assert "| A/B | small A | – | AP | 21.2 | 20.0 [18.0, 22.0] | within |" in text
+    assert "| Method | Run as | Metric | Paper | Ours, 95% interval | Verdict |" in text
+    assert "| A/B | small A | AP | 21.2 | 20.0 [18.0, 22.0] | within |" in text
     assert "| B − A | AP | -1.0 | -2.0 [-3.0, -1.0] | same direction |" in text
     assert "split test, 7 images; intervals: 3 seeds, t interval." in text
+
+
+def test_columns_that_a_study_has_no_use_for_are_left_out() -> None:
+    figure = Figure("ap", None, Measured(20.0, 18.0, 22.0, "one run", (20.0,)), "")
+    text = markdown(outcome(Row("a", "A", (), ("ap",)), figure))
+    assert "| Method | Metric | Ours, 95% interval |\n| --- | --- | --- |\n| A | AP | 20.0" in text
 
 
 def test_json_has_no_nan_and_html_escapes() -> None:

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -125,8 +126,12 @@ def test_what_a_run_leaves(run: Path):
     errors = [float(row["val/gt_class_error"]) for row in rows if row["val/gt_class_error"]]
     # Each of the 11 images counts once.
     assert [round(one * 11 / 100, 6) % 1 for one in errors] == [0, 0]
-    found = json.loads((run / "localization.json").read_text())["errors"]
-    assert found["1-crop"]["gt_class"] == pytest.approx(errors[-1])
+    found = json.loads((run / "localization.json").read_text())
+    assert found["errors"]["1-crop"]["gt_class"] == pytest.approx(errors[-1])
+    assert found["command"].startswith("resdet localize --")
+    digest = hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest()
+    assert (found["config_sha256"], found["seed"]) == (digest, 0)
+    assert found["environment"]["torch"]
 
 
 def test_checkpoints_need_no_other_file(run: Path):

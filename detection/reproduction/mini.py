@@ -215,9 +215,9 @@ def _ensemble(
 ) -> Row:
     """The paper's is of three networks; here of one network's seeds."""
     row = _row(preset, network, "-ensemble", training, "ensemble of 3", options)
-    row = row._replace(all_seeds=True)
     if len(seeds) > 1:
-        return row
+        members = ", ".join(filter(None, (network.runs_as, f"{len(seeds)} seeds")))
+        return row._replace(all_seeds=True, runs_as=members)
     return row._replace(trainings=(), unavailable="needs several seeds: --seeds 3")
 
 

@@ -64,6 +64,11 @@ def test_every_seed_pretrains_anew_and_the_context_detector_shares_its_classifie
     assert ensemble.after == ("mini-resnet101-context-seed-0", "mini-resnet101-context-seed-1")
 
 
+def test_an_ensemble_says_of_what_it_is() -> None:
+    members = [mini(preset, DATA, [0, 1]).rows[-1].runs_as for preset in (CPU, GPU)]
+    assert members == ["ResNet-34, width 16, 2 seeds", "2 seeds"]
+
+
 def test_one_seed_makes_no_ensemble() -> None:
     study = mini(QUICK, DATA, [0])
     assert study.rows[-1].unavailable == "needs several seeds: --seeds 3"

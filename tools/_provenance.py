@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 T = TypeVar("T")
 
 
@@ -40,6 +38,8 @@ def one_or_all(values: list[T]) -> T | list[T]:
 
 def _config(file: Path) -> tuple[str | None, int | None]:
     """Returns the sha256 of a run's configuration and its seed; None where there is none."""
+    import yaml  # here, so that `resdet --help` stays quick
+
     if not file.is_file():
         return None, None
     content = file.read_bytes()

@@ -11,20 +11,23 @@ import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 PIECE = 2**16  # bytes; entries that fit a core's cache
-SHARE = 2**24  # bytes; less is not worth a process
+SHARE = 2**22  # bytes that a process takes at a time
+WORTHWHILE = 8  # shares; fewer are not worth a process
 PROCESSES = 8  # at most
+TICKETS = 2**12  # bytes that any pipe holds
 BETWEEN_ROWS = re.compile(rb"}\s*,\s*{")
 
 Columns = tuple[NDArray[Any], ...]
+_Result = TypeVar("_Result")
 
 
 class Rows(NamedTuple):
@@ -60,10 +63,31 @@ def read_columns(path: Path, rows: Rows, pack: Callable[[bytes], Columns]) -> Co
         OSError: the file cannot be read.
         Exception: what ``pack`` raises.
     """
-    wanted = (rows.stop - rows.start) // SHARE
-    shares = _cut(path, rows, min(wanted, _processes())) if wanted > 1 else [rows]
+    return read_columns_beside(path, rows, pack, lambda: None)[0]
+
+
+def read_columns_beside(
+    path: Path, rows: Rows, pack: Callable[[bytes], Columns], task: Callable[[], _Result]
+) -> tuple[Columns, _Result]:
+    """Does something else in this process while others begin to read.
+
+    Args:
+        path: as for `read_columns`.
+        rows: as for `read_columns`.
+        pack: as for `read_columns`.
+        task: what else there is to do. Called again if the other processes are lost.
+
+    Returns:
+        What `read_columns` and ``task`` return.
+
+    Raises:
+        OSError: the file cannot be read.
+        Exception: what ``pack`` or ``task`` raises.
+    """
+    shares = _cut(path, rows)
     read = partial(_read_share, path, pack)
-    if len(shares) > 1:
+    workers = min(_processes(), len(shares)) - 1
+    if workers and len(shares) >= WORTHWHILE:
         import multiprocessing  # noqa: PLC0415
         from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
         from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
@@ -73,11 +97,50 @@ def read_columns(path: Path, rows: Rows, pack: Callable[[bytes], Columns]) -> Co
             suppress(BrokenProcessPool, OSError),  # one was killed, or there may be no more
             # Python warns of locks that other threads hold at the fork; none is needed to read.
             warnings.catch_warnings(action="ignore", category=DeprecationWarning),
-            ProcessPoolExecutor(len(shares) - 1, mp_context=fork) as pool,
+            _tickets(len(shares)) as tickets,
+            ProcessPoolExecutor(workers, mp_context=fork) as pool,
         ):
-            others = [pool.submit(read, share) for share in shares[1:]]
-            return _join([read(shares[0]), *(other.result() for other in others)])
-    return read(rows)
+            taking = partial(_read_taken, tickets, shares, read)
+            others = [pool.submit(taking) for _ in range(workers)]
+            try:
+                result = task()
+            except BaseException:
+                os.read(tickets, TICKETS)
+                raise
+            parts = taking()
+            for other in others:
+                parts |= other.result()
+            return _join([parts[k] for k in range(len(shares))]), result
+    return read(rows), task()
+
+
+@contextmanager
+def _tickets(n: int) -> Iterator[int]:
+    """A pipe that gives the numbers below n, each to whoever reads it first, then nothing.
+
+    A read is atomic, and no process that is killed leaves a lock behind.
+    """
+    source, sink = os.pipe()
+    try:
+        os.write(sink, np.arange(n, dtype=np.uint16).tobytes())
+        os.close(sink)
+        yield source
+    finally:
+        os.close(source)
+
+
+def _read_taken(
+    tickets: int, shares: Sequence[Rows], read: Callable[[Rows], Columns]
+) -> dict[int, Columns]:
+    """Reads the shares that this process is the first to take; after an error nobody takes any."""
+    found = {}
+    try:
+        while ticket := os.read(tickets, 2):
+            k = int.from_bytes(ticket, sys.byteorder)
+            found[k] = read(shares[k])
+    finally:
+        os.read(tickets, TICKETS)
+    return found
 
 
 def _processes() -> int:
@@ -89,9 +152,10 @@ def _processes() -> int:
     return min(len(os.sched_getaffinity(0)), PROCESSES)
 
 
-def _cut(path: Path, rows: Rows, n: int) -> list[Rows]:
-    """Cuts rows into up to n shares of about equal length, at places that `pieces` would guess."""
+def _cut(path: Path, rows: Rows) -> list[Rows]:
+    """Cuts rows into shares of about equal length, at places that `pieces` would guess."""
     shares = [rows]
+    n = min((rows.stop - rows.start) // SHARE, TICKETS // 2)
     with path.open("rb") as file:
         for k in range(1, n):
             offset = rows.start + k * (rows.stop - rows.start) // n

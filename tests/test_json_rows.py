@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import struct
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from detection import json_rows
-from detection.json_rows import Columns, Rows, column, pieces, read_columns
+from detection.json_rows import Columns, Rows, column, pieces, read_columns, read_columns_beside
 
 
 def cut(text: bytes, size: int) -> list[bytes]:
@@ -94,10 +95,51 @@ def test_short_lists_are_read_here(table):
 def test_long_lists_are_read_by_several_processes(table, three):
     ids, processes = read_all(table)
     assert ids.tolist() == list(range(3000))
-    used, counts = np.unique(processes, return_counts=True)
-    assert len(used) == 3
-    assert os.getpid() in used
-    assert counts.min() > 800
+    assert set(processes.tolist()) - {os.getpid()}
+
+
+def mark_elsewhere(process: int, mark: Path, piece: bytes) -> Columns:
+    if os.getpid() != process:
+        mark.touch()
+    return ids_and_process(piece)
+
+
+def test_other_processes_read_beside_a_task(table, three, tmp_path):
+    mark = tmp_path / "mark"
+
+    def task() -> bool:
+        deadline = time.monotonic() + 60
+        while not mark.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return mark.exists()
+
+    rows = Rows(0, table.stat().st_size)
+    pack = partial(mark_elsewhere, os.getpid(), mark)
+    (ids, _), seen = read_columns_beside(table, rows, pack, task)
+    assert ids.tolist() == list(range(3000))
+    assert seen
+
+
+def test_this_process_reads_what_no_other_has_begun(table, three):
+    size = table.stat().st_size
+    ids, processes = read_columns(table, Rows(0, size), partial(wait_elsewhere, os.getpid()))
+    assert ids.tolist() == list(range(3000))
+    assert processes[-1] == os.getpid()
+
+
+def wait_elsewhere(process: int, piece: bytes) -> Columns:
+    if os.getpid() != process:
+        time.sleep(0.1)
+    return ids_and_process(piece)
+
+
+def test_the_error_of_a_task_is_raised(table, three):
+    def task() -> None:
+        raise RuntimeError("of the task")
+
+    size = table.stat().st_size
+    with pytest.raises(RuntimeError, match="of the task"):
+        read_columns_beside(table, Rows(0, size), ids_and_process, task)
 
 
 def test_rows_within_a_file(table, three):

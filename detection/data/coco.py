@@ -6,10 +6,13 @@ order of their ids, are the labels 1…K.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.data import coco_cache, coco_file
 from detection.data.coco_objects import (
@@ -65,22 +68,48 @@ def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None =
     return records
 
 
+class _Prepared(NamedTuple):
+    """What does not depend on the annotations.
+
+    Attributes:
+        labels: the categories.
+        images: each image id's height and width, None where the image is left out.
+        names: the files of the other images.
+        skipped: why images are left out.
+    """
+
+    labels: LabelMap
+    images: dict[int, tuple[int, int] | None]
+    names: NDArray[np.str_]
+    skipped: list[Skipped]
+
+
 def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | None) -> Records:
-    tables = coco_file.load(path)
-    found = _labels(tables.categories, path)
-    _refuse_difference(labels, found, path)
-    skipped: list[Skipped] = []
-    images, names = _images(tables.images, path, files, skipped)
-    if not names:
-        first = f", first {skipped[0].record}: {skipped[0].reason}" if images else ""
-        raise DataError(f"{path}: none of {len(images)} images can be used{first}")
+    tables = coco_file.load(path, partial(_prepare, path, files, labels))
+    found, images, names, skipped = tables.others
     arguments = (images, found.label_of_id(), path)
     if isinstance(tables.annotations, list):
         objects, more = read_objects(tables.annotations, *arguments)
     else:
         objects, more = read_columns(tables.annotations, *arguments)
     annotations = _pack({i: size for i, size in images.items() if size}, objects)
-    return Records(np.array(names), image_root, annotations, found, (*skipped, *more))
+    return Records(names, image_root, annotations, found, (*skipped, *more))
+
+
+def _prepare(
+    path: Path,
+    files: ImageFiles,
+    labels: LabelMap | None,
+    images: Sequence[Any],
+    categories: list[Any],
+) -> _Prepared:
+    found = _labels(categories, path)
+    _refuse_difference(labels, found, path)
+    sizes, names, skipped = _images(images, path, files)
+    if not names:
+        first = f", first {skipped[0].record}: {skipped[0].reason}" if skipped else ""
+        raise DataError(f"{path}: none of {len(images)} images can be used{first}")
+    return _Prepared(found, sizes, np.array(names), skipped)
 
 
 def _pack(sizes: dict[int, tuple[int, int]], objects: Objects) -> Annotations:
@@ -153,11 +182,12 @@ def _difference(expected: LabelMap, found: LabelMap) -> str:
 
 
 def _images(
-    table: list[Any], path: Path, files: ImageFiles, skipped: list[Skipped]
-) -> tuple[dict[int, tuple[int, int] | None], list[str]]:
+    table: Sequence[Any], path: Path, files: ImageFiles
+) -> tuple[dict[int, tuple[int, int] | None], list[str], list[Skipped]]:
     """Maps each image id to height and width, None where the image is left out; names the rest."""
     sizes: dict[int, tuple[int, int] | None] = {}
     names = []
+    skipped = []
     prefix = f"{path}: "
     for position, fields in enumerate(table, start=1):
         try:
@@ -174,7 +204,7 @@ def _images(
             names.append(name)
         except UnusableError as error:
             skipped.append(Skipped(str(path), where, str(error)))
-    return sizes, names
+    return sizes, names, skipped
 
 
 def _size(fields: dict[str, Any]) -> tuple[int, int]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypedDict, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,39 +20,46 @@ from msgspec import UNSET, UnsetType
 
 from detection.data.coco_objects import pack_annotations
 from detection.data.records import DataError
-from detection.json_rows import BETWEEN_ROWS, Columns, Rows, read_columns
+from detection.json_rows import BETWEEN_ROWS, Columns, Rows, read_columns_beside
 
 LONG = 2**24  # bytes; a shorter file is decoded at once
 TAIL = 2**20  # bytes, in which the tables after the annotations should lie
 _ANNOTATIONS = re.compile(rb'"annotations"\s*:\s*\[')
 
 _Kind = TypeVar("_Kind")
+_Prepare = Callable[[Sequence[Any], list[Any]], _Kind]
 
 
-class Tables(NamedTuple):
+class Tables(NamedTuple, Generic[_Kind]):
     """What a COCO file holds.
 
     Attributes:
-        images: the records, whatever they are.
-        categories: the records, whatever they are.
+        others: what was made of the images and categories.
         annotations: `coco_objects.pack_annotations` of all, or the records, whatever they are.
     """
 
-    images: list[Any]
-    categories: list[Any]
+    others: _Kind
     annotations: Columns | list[Any]
 
 
-def load(path: Path) -> Tables:
+def load(path: Path, prepare: _Prepare[_Kind]) -> Tables[_Kind]:
     """Reads the tables, the annotations as columns if each has the right types.
 
     Args:
         path: the file.
+        prepare: makes what is wanted of the images and of the categories, which are records,
+            whatever they are; of images only the fields in `ImageFields` are sure to be there.
+            Called again for a file that turns out to be laid out in an unusual way.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or a table is missing or no list.
+        Exception: what ``prepare`` raises.
     """
-    return _read(path, _in_pieces) or _read(path, _at_once) or load_records(path)
+    found = _read(path, partial(_in_pieces, prepare)) or _read(path, partial(_at_once, prepare))
+    if found:
+        return found
+    content = load_records(path)
+    return Tables(prepare(content.images, content.categories), content.annotations)
 
 
 def load_categories(path: Path) -> list[Any]:
@@ -63,8 +71,8 @@ def load_categories(path: Path) -> list[Any]:
     Raises:
         DataError: as for `load`.
     """
-    found = _read(path, _ends) or _read(path, _whole) or load_records(path)
-    return found.categories
+    found = _read(path, lambda file: _decode(_ends(file))) or _read(path, _whole)
+    return (found or load_records(path)).categories
 
 
 class _UnfitError(ValueError):
@@ -81,21 +89,31 @@ def _read(path: Path, way: Callable[[Path], _Kind]) -> _Kind | None:
         return None
 
 
-def _in_pieces(path: Path) -> Tables:
-    images, categories, rows, last = _ends(path)
-    columns = zip(read_columns(path, rows, pack_annotations), last, strict=True)
-    return Tables(images, categories, tuple(np.concatenate(pair) for pair in columns))
+class _Content(NamedTuple):
+    images: list[Any]
+    categories: list[Any]
+    annotations: list[Any]
 
 
-def _at_once(path: Path) -> Tables:
-    file = _whole(path)
-    return Tables(file.images, file.categories, pack_annotations(bytes(file.annotations)))
+class ImageFields(TypedDict, total=False):
+    """What is read of an image; most of its record is addresses."""
+
+    id: Any
+    file_name: Any
+    height: Any
+    width: Any
 
 
 class _Whole(msgspec.Struct):
-    images: list[Any]
+    images: list[ImageFields]
     categories: list[Any]
     annotations: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+def _at_once(prepare: _Prepare[_Kind], path: Path) -> Tables[_Kind]:
+    file = _whole(path)
+    annotations = pack_annotations(bytes(file.annotations))
+    return Tables(prepare(file.images, file.categories), annotations)
 
 
 def _whole(path: Path) -> _Whole:
@@ -105,24 +123,44 @@ def _whole(path: Path) -> _Whole:
     return file
 
 
+def _in_pieces(prepare: _Prepare[_Kind], path: Path) -> Tables[_Kind]:
+    ends = _ends(path)
+
+    def rest() -> tuple[_Kind, Columns]:
+        tables = _decode(ends)
+        last = pack_annotations(bytes(tables.last))
+        return prepare(tables.images, tables.categories), last
+
+    first, (others, last) = read_columns_beside(path, ends.rows, pack_annotations, rest)
+    pairs = zip(first, last, strict=True)
+    return Tables(others, tuple(np.concatenate(pair) for pair in pairs))
+
+
 class _Ends(NamedTuple):
-    images: list[Any]
-    categories: list[Any]
+    """A long file's text around the rows, each end with what makes it an object."""
+
+    head: bytes
     rows: Rows
-    last: Columns
+    tail: bytes
 
 
 class _End(msgspec.Struct):
     """An end of the file; the annotations in it are given a name that no table has."""
 
-    images: list[Any] | UnsetType = UNSET
+    images: list[ImageFields] | UnsetType = UNSET
     categories: list[Any] | UnsetType = UNSET
     annotations: msgspec.Raw | UnsetType = UNSET
     rows: msgspec.Raw = msgspec.field(name="", default=msgspec.Raw(b"[]"))
 
 
+class _Tables(NamedTuple):
+    images: list[ImageFields]
+    categories: list[Any]
+    last: msgspec.Raw
+
+
 def _ends(path: Path) -> _Ends:
-    """Decodes head and tail of a long file, and finds the rows between."""
+    """Reads head and tail of a long file, and finds the rows between."""
     size = path.stat().st_size
     if size < LONG:
         raise _UnfitError("short")
@@ -136,18 +174,22 @@ def _ends(path: Path) -> _Ends:
         tail = file.read()
     if not (cut := BETWEEN_ROWS.search(tail)):
         raise _UnfitError("no rows in the tail")
-    before = msgspec.json.decode(head[: begin.start()] + b'"": []}', type=_End)
-    after = msgspec.json.decode(b'{"": [' + tail[cut.end() - 1 :], type=_End)
+    rows = Rows(begin.end(), size - len(tail) + cut.start() + 1, b"[", b"]")
+    return _Ends(bytes(head[: begin.start()]) + b'"": []}', rows, b'{"": [' + tail[cut.end() - 1 :])
+
+
+def _decode(ends: _Ends) -> _Tables:
+    before = msgspec.json.decode(ends.head, type=_End)
+    after = msgspec.json.decode(ends.tail, type=_End)
     images = before.images if after.images is UNSET else after.images
     categories = before.categories if after.categories is UNSET else after.categories
     once = before.annotations is after.annotations is UNSET
     if images is UNSET or categories is UNSET or not once:
         raise _UnfitError("a table is missing, or stands twice")
-    rows = Rows(begin.end(), size - len(tail) + cut.start() + 1, b"[", b"]")
-    return _Ends(images, categories, rows, pack_annotations(bytes(after.rows)))
+    return _Tables(images, categories, after.rows)
 
 
-def load_records(path: Path) -> Tables:
+def load_records(path: Path) -> _Content:
     """Decodes all records, whatever they are, or says what is wrong with the file.
 
     Args:
@@ -172,7 +214,7 @@ def load_records(path: Path) -> Tables:
         if not isinstance(content.get(table), list):
             kind = type(content[table]).__name__ if table in content else "nothing"
             raise DataError(f"{path}: table {table!r}: expected a list, got {kind}")
-    return Tables(content["images"], content["categories"], content["annotations"])
+    return _Content(content["images"], content["categories"], content["annotations"])
 
 
 def _refuse_constant(name: str) -> NoReturn:

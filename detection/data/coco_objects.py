@@ -167,10 +167,11 @@ def _look_up(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Finds values among keys: (A,) int64, the place or len(keys), and (A,) bool, if there."""
     array = np.fromiter(keys, np.int64, len(keys))
-    order = np.argsort(array)
-    place = np.searchsorted(array, values, sorter=order)
-    known = place < np.searchsorted(array, values, side="right", sorter=order)
-    return np.where(known, np.append(order, 0)[place], len(keys)), known
+    order = np.append(np.argsort(array), len(keys))
+    ordered = np.append(array, 0)[order]
+    place = np.searchsorted(ordered[:-1], values)
+    known = (place < len(keys)) & (ordered[place] == values)
+    return np.where(known, order[place], len(keys)), known
 
 
 def _used_before(ids: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,14 @@ def refuse_else(monkeypatch: pytest.MonkeyPatch, *others: str) -> None:
         monkeypatch.setattr(coco_file, name, None)
 
 
+def both(images: list, categories: list) -> tuple[list, list]:
+    return images, categories
+
+
 def outcome(path: Path) -> tuple:
     """What `load` returns, or its error."""
     try:
-        images, categories, annotations = load(path)
+        (images, categories), annotations = load(path, both)
     except DataError as error:
         return (str(error),)
     if not isinstance(annotations, list):
@@ -152,7 +157,7 @@ def test_cut_and_pasted_files(tmp_path, long):
 
 
 def test_a_file_that_cannot_be_read(tmp_path, long):
-    for read in (load, load_categories):
+    for read in (partial(load, prepare=both), load_categories):
         with pytest.raises(DataError, match="No such file"):
             read(tmp_path / "none.json")
         with pytest.raises(DataError, match="directory"):
@@ -162,7 +167,7 @@ def test_a_file_that_cannot_be_read(tmp_path, long):
 def test_columns(tmp_path):
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(content(2)))
-    identity, image, category, crowd, area, boxes = load(path).annotations
+    identity, image, category, crowd, area, boxes = load(path, both).annotations
     assert (identity.tolist(), image.tolist(), category.tolist()) == ([0, 1], [0, 1], [3, 3])
     assert (crowd.tolist(), area.tolist()) == ([0, 1], [2.5, 2.5])
     np.testing.assert_array_equal(boxes, [1, 2.5, 3, 4, 1, 2.5, 3, 4])

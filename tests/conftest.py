@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -16,6 +17,13 @@ import pytest
 
 if TYPE_CHECKING:  # who asks for no server imports nothing
     from detection.data.download import Archive
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves each of several processes that test side by side its share of the cores."""
+    if hasattr(config, "workerinput"):
+        share = (os.cpu_count() or 1) // config.workerinput["workercount"]
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 
 class ArchiveServer(ThreadingHTTPServer):

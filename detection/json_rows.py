@@ -105,7 +105,7 @@ def read_columns_beside(
             try:
                 result = task()
             except BaseException:
-                os.read(tickets, TICKETS)
+                _take(tickets, TICKETS)
                 raise
             parts = taking()
             for other in others:
@@ -121,6 +121,8 @@ def _tickets(n: int) -> Iterator[int]:
     A read is atomic, and no process that is killed leaves a lock behind.
     """
     source, sink = os.pipe()
+    # A process that another thread forks just now holds the sink open: nobody may wait for its end.
+    os.set_blocking(source, False)
     try:
         os.write(sink, np.arange(n, dtype=np.uint16).tobytes())
         os.close(sink)
@@ -135,12 +137,20 @@ def _read_taken(
     """Reads the shares that this process is the first to take; after an error nobody takes any."""
     found = {}
     try:
-        while ticket := os.read(tickets, 2):
+        while ticket := _take(tickets, 2):
             k = int.from_bytes(ticket, sys.byteorder)
             found[k] = read(shares[k])
     finally:
-        os.read(tickets, TICKETS)
+        _take(tickets, TICKETS)
     return found
+
+
+def _take(tickets: int, size: int) -> bytes:
+    """Takes up to this many bytes of tickets; none if there are no more."""
+    try:
+        return os.read(tickets, size)
+    except BlockingIOError:
+        return b""
 
 
 def _processes() -> int:

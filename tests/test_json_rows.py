@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import os
@@ -5,8 +6,9 @@ import random
 import signal
 import struct
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
@@ -92,54 +94,111 @@ def test_short_lists_are_read_here(table):
     assert set(processes.tolist()) == {os.getpid()}
 
 
-def test_long_lists_are_read_by_several_processes(table, three):
-    ids, processes = read_all(table)
+class Elsewhere(NamedTuple):
+    """What other processes do with a piece: they leave a mark for it, and then this.
+
+    Attributes:
+        marks: the folder of the marks.
+        then: called with the piece.
+        here: the process of the test.
+    """
+
+    marks: Path
+    then: Callable[[bytes], Columns]
+    here: int
+
+    def __call__(self, piece: bytes) -> Columns:
+        if os.getpid() == self.here:
+            return ids_and_process(piece)
+        (self.marks / hashlib.sha256(piece).hexdigest()).touch()
+        return self.then(piece)
+
+    def wait(self) -> int:
+        """Waits until another process has begun a piece, and returns how many were begun."""
+        deadline = time.monotonic() + 60
+        while not any(self.marks.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return len(list(self.marks.iterdir()))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Callable[[Callable[[bytes], Columns]], Elsewhere]:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    return lambda then: Elsewhere(marks, then, os.getpid())
+
+
+def slowly(piece: bytes) -> Columns:
+    time.sleep(0.1)
+    return ids_and_process(piece)
+
+
+def die(_: bytes) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def fail(_: bytes) -> NoReturn:
+    raise RuntimeError("elsewhere")
+
+
+def test_other_processes_read_beside_a_task(table, three, elsewhere):
+    pack = elsewhere(ids_and_process)
+    rows = Rows(0, table.stat().st_size)
+    (ids, processes), seen = read_columns_beside(table, rows, pack, pack.wait)
     assert ids.tolist() == list(range(3000))
+    assert seen
     assert set(processes.tolist()) - {os.getpid()}
 
 
-def mark_elsewhere(process: int, mark: Path, piece: bytes) -> Columns:
-    if os.getpid() != process:
-        mark.touch()
-    return ids_and_process(piece)
-
-
-def test_other_processes_read_beside_a_task(table, three, tmp_path):
-    mark = tmp_path / "mark"
-
-    def task() -> bool:
-        deadline = time.monotonic() + 60
-        while not mark.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return mark.exists()
-
-    rows = Rows(0, table.stat().st_size)
-    pack = partial(mark_elsewhere, os.getpid(), mark)
-    (ids, _), seen = read_columns_beside(table, rows, pack, task)
+def test_this_process_reads_what_no_other_has_begun(table, three, elsewhere):
+    ids, processes = read_columns(table, Rows(0, table.stat().st_size), elsewhere(slowly))
     assert ids.tolist() == list(range(3000))
+    assert (processes == os.getpid()).sum() > 1500
+
+
+def test_an_error_elsewhere_is_raised_here(table, three, elsewhere):
+    pack = elsewhere(fail)
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        read_columns_beside(table, Rows(0, table.stat().st_size), pack, pack.wait)
+
+
+def test_after_an_error_of_the_task_nobody_begins_a_share(table, three, elsewhere):
+    pack = elsewhere(slowly)
+
+    def task() -> None:
+        pack.wait()
+        raise RuntimeError("of the task")
+
+    with pytest.raises(RuntimeError, match="of the task"):
+        read_columns_beside(table, Rows(0, table.stat().st_size), pack, task)
+    shares = table.stat().st_size // json_rows.SHARE
+    assert shares >= json_rows.WORTHWHILE
+    assert pack.wait() < shares * json_rows.SHARE / json_rows.PIECE / 2
+
+
+def test_the_rows_of_killed_processes_are_read_here(table, three, elsewhere):
+    pack = elsewhere(die)
+    rows = Rows(0, table.stat().st_size)
+    (ids, processes), seen = read_columns_beside(table, rows, pack, pack.wait)
+    assert ids.tolist() == list(range(3000))
+    assert set(processes.tolist()) == {os.getpid()}
     assert seen
 
 
-def test_this_process_reads_what_no_other_has_begun(table, three):
-    size = table.stat().st_size
-    ids, processes = read_columns(table, Rows(0, size), partial(wait_elsewhere, os.getpid()))
-    assert ids.tolist() == list(range(3000))
-    assert processes[-1] == os.getpid()
+def test_nobody_waits_while_a_stranger_holds_the_tickets_open(table, three, monkeypatch):
+    pipe = os.pipe
+    held = []
 
+    def duplicated() -> tuple[int, int]:
+        source, sink = pipe()
+        held.append(os.dup(sink))
+        return source, sink
 
-def wait_elsewhere(process: int, piece: bytes) -> Columns:
-    if os.getpid() != process:
-        time.sleep(0.1)
-    return ids_and_process(piece)
-
-
-def test_the_error_of_a_task_is_raised(table, three):
-    def task() -> None:
-        raise RuntimeError("of the task")
-
-    size = table.stat().st_size
-    with pytest.raises(RuntimeError, match="of the task"):
-        read_columns_beside(table, Rows(0, size), ids_and_process, task)
+    monkeypatch.setattr(os, "pipe", duplicated)
+    with json_rows._tickets(3) as tickets:
+        assert [json_rows._take(tickets, 2) for _ in range(4)] == [b"\0\0", b"\1\0", b"\2\0", b""]
+    os.close(held[0])
 
 
 def test_rows_within_a_file(table, three):
@@ -154,18 +213,6 @@ def test_a_fault_in_any_share_is_raised(table, three, place):
     table.write_bytes(table.read_bytes().replace(place, place[:-1]))
     with pytest.raises(msgspec.DecodeError):
         read_all(table)
-
-
-def die_elsewhere(process: int, piece: bytes) -> Columns:
-    if os.getpid() != process:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return ids_and_process(piece)
-
-
-def test_the_rows_of_killed_processes_are_read_here(table, three):
-    size = table.stat().st_size
-    ids, _ = read_columns(table, Rows(0, size), partial(die_elsewhere, os.getpid()))
-    assert ids.tolist() == list(range(3000))
 
 
 def test_processes_that_may_have_no_children_read_alone(monkeypatch):

@@ -62,7 +62,8 @@ class Ledger:
     Args:
         artefacts: by name.
         templates: Jinja sources by block. A template calls ``artefact("NAME")`` for the facts of
-            one; its filter ``shared`` gives the one value that all of a list are.
+            one; its filter ``shared`` gives the one value that all of a list are, ``interval`` a
+            figure of a study with its interval.
         commands: by block, what returns its text where it has no template.
     """
 
@@ -81,7 +82,7 @@ class Ledger:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters["shared"] = _shared
+        self._environment.filters |= {"shared": _shared, "interval": _interval}
 
     def render(self, block: str) -> tuple[str, tuple[str, ...]]:
         """Renders a block.
@@ -135,6 +136,14 @@ class Ledger:
             for figure in find_figures(document)
         ]
         return Audit(claims, problems, replace_blocks(document, texts))
+
+
+def _interval(figure: Mapping[str, float] | None, sign: str = "") -> str:
+    """Writes a study's figure with its interval; a dash where there is none."""
+    if figure is None:
+        return "–"
+    value, low, high = (f"{figure[key]:{sign}.1f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _shared(values: Iterable[Any]) -> Any:

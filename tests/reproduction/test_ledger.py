@@ -87,6 +87,15 @@ def test_what_all_share():
     assert ledger({"a": template}, a="one").render("a")[0] == "one"
 
 
+def test_a_figure_with_its_interval():
+    template = (
+        '{% set run = artefact("run") %}'
+        '{{ run.a | interval }}; {{ run.a | interval("+") }}; {{ run.b | interval }}'
+    )
+    found = ledger({"a": template}, a={"value": 1.25, "low": -0.5, "high": 3}, b=None)
+    assert found.render("a")[0] == "1.2 [-0.5, 3.0]; +1.2 [-0.5, +3.0]; –"
+
+
 def test_templates_are_read_by_name(tmp_path: Path):
     (tmp_path / "a-b.md.jinja").write_text("± {{ x }}", encoding="utf-8")
     (tmp_path / "other.txt").touch()

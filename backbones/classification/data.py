@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from backbones.classification import cifar10
 from backbones.classification.augmentation import Augmentation
-from backbones.classification.images import FolderImages, Images
+from backbones.classification.images import FolderImages, Images, KeptImages
 from backbones.classification.loading import (
     ImageDataset,
     TrainLoader,
@@ -61,6 +61,8 @@ class ClassificationData(LightningDataModule):
         workers: processes that read images; 0 reads in the main process.
         augmentation: how training images vary.
         test_short_side: what the short side of test images is made, pixels; None leaves it.
+        in_memory: whether images stay in memory, uncompressed, from their first reading on: 3
+            bytes per pixel in every process that reads.
         holdout: how many training images, chosen at random, are held out for validation (CIFAR-10:
             5000 of 50000).
         holdout_seed: decides which; runs with several ``seed`` share them.
@@ -79,6 +81,7 @@ class ClassificationData(LightningDataModule):
         workers: int = 4,
         augmentation: Augmentation = Augmentation(),
         test_short_side: int | None = 256,
+        in_memory: bool = False,
         holdout: int = 0,
         holdout_seed: int = 0,
         seed: int = 0,
@@ -91,7 +94,7 @@ class ClassificationData(LightningDataModule):
             )
         self._root = Path(root)
         self.batch_size, self._val_batch_size = batch_size, val_batch_size
-        self._workers = workers
+        self._workers, self._in_memory = workers, in_memory
         self.augmentation, self._test_short_side = augmentation, test_short_side
         self._holdout, self._holdout_seed = holdout, holdout_seed
         self.seed = seed
@@ -184,7 +187,7 @@ class ClassificationData(LightningDataModule):
         elif images.class_names != self.class_names:
             odd = sorted(set(images.class_names) ^ set(self._names))
             raise ValueError(f"{self._root / name}: other classes than train's: {odd[:5]}")
-        return images
+        return KeptImages(images) if self._in_memory else images
 
     def _train_loader(self, rank: int, world: int, trainer: Trainer | None) -> TrainLoader:
         images, indices = self.split("train")

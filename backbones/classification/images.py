@@ -91,6 +91,38 @@ class FolderImages:
         return str(self._root / os.fsdecode(self._files[index]))
 
 
+class KeptImages:
+    """Images that stay in memory from their first reading on, uncompressed, in each process.
+
+    Args:
+        images: where they are first read.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """See ``Images.labels``."""
+        return self._images.labels
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """See ``Images.read``; the array cannot be written to.
+
+        Raises:
+            ValueError: see the images.
+        """
+        if index not in self._kept:
+            self._kept[index] = self._images.read(index)
+            self._kept[index].flags.writeable = False
+        return self._kept[index]
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._images.name(index)
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Decode an image file, upright; a file that is not a whole image is refused, not guessed at.
 
@@ -106,9 +138,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # of metadata, which some of ImageNet's files have odd
-            _open(file).verify()  # checksums, which decoding alone does not look at
-            file.seek(0)
-            return np.array(ImageOps.exif_transpose(_open(file)).convert("RGB"))
+            image = _open(file)
+            if image.format == "PNG":  # whose checksums decoding alone does not look at
+                image.verify()
+                file.seek(0)
+                image = _open(file)
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # decoders raise nearly anything on corrupt bytes
         raise ValueError(f"{path}: not a readable image: {error}") from error
 

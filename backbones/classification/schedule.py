@@ -46,7 +46,10 @@ class Schedule:
     def optimizer(self, module: nn.Module) -> SGD:
         """Build the optimizer over the parameters that train."""
         trained = [one for one in module.parameters() if one.requires_grad]
-        return SGD(trained, self.lr, self.momentum, weight_decay=self.weight_decay)
+        optimizer = SGD(trained, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+        # Gradients are unscaled before the step: Lightning does not clip for one that does it.
+        optimizer._step_supports_amp_scaling = False
+        return optimizer
 
 
 @dataclass

@@ -51,10 +51,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             RGB (32-bit float), or larger than ``MAX_PIXELS``.
     """
     with _reading(path) as file:
-        # Without verify() a PNG with a bad checksum decodes to garbage; it needs a fresh start.
-        _open(file).verify()
-        file.seek(0)
         image = _open(file)
+        if image.format == "PNG":  # which decodes to garbage where a checksum is wrong
+            image.verify()
+            file.seek(0)
+            image = _open(file)
         orientation = _orientation(image)
         image.load()
         rgb = _rgb(image)

@@ -95,7 +95,7 @@ def test_the_small_studys_classifier_builds(tmp_path: Path):
     assert cli.model.rate.at(0) == 0.005
     for _ in range(20):
         cli.model.rate.trained(0.0)
-    rates = [cli.model.rate.at(step) for step in (0, 3150, 4050)]
+    rates = [cli.model.rate.at(step) for step in (0, 2625, 3375)]
     assert rates == pytest.approx([0.02, 0.002, 0.0002])
 
 

@@ -54,6 +54,19 @@ def test_a_folder(image_folder):
     assert [tuple(size.shape) for size in sizes] == [(1, 2, 3, 32, 42), (1, 2, 3, 40, 52)]
 
 
+def test_images_in_memory_are_read_once(image_folder):
+    root = image_folder(train=3, val=2)
+    kept, read = (data(root, augmentation=SMALL, in_memory=one) for one in (True, False))
+    expected = [images for _ in range(2) for images, _ in read.statistics_dataloader()]
+    loader = kept.statistics_dataloader()
+    found = [images for images, _ in loader]
+    for file in (root / "train").glob("*/*.png"):
+        file.unlink()
+    found += [images for images, _ in loader]
+    assert len(found) == 6
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_which_folder_is_for_what(image_folder):
     cases = {
         "a": ({"train": 1, "val": 2}, "val", "val"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backbones.classification.images import FolderImages, read_image
+from backbones.classification.images import FolderImages, KeptImages, read_image
 
 
 def test_a_folder(image_folder):
@@ -14,6 +14,22 @@ def test_a_folder(image_folder):
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert images.name(4) == str(root / "dog" / "1.png")
     assert np.array_equal(images.read(4), np.asarray(Image.open(root / "dog" / "1.png")))
+
+
+def test_kept_images(image_folder):
+    root = image_folder(train=2) / "train"
+    images = FolderImages(root)
+    kept, expected = KeptImages(images), images.read(3)
+    assert np.array_equal(kept.read(3), expected)
+    (root / "dog" / "1.png").unlink()
+    assert np.array_equal(kept.read(3), expected)
+    with pytest.raises(ValueError, match="read-only"):
+        kept.read(3)[0] = 0
+    assert np.array_equal(kept.labels, images.labels)
+    assert kept.name(3) == images.name(3)
+    (root / "dog" / "0.png").unlink()
+    with pytest.raises(ValueError, match=r"dog/0\.png: not a readable image"):
+        kept.read(2)
 
 
 def test_names_that_are_not_ascii(tmp_path: Path):

@@ -22,8 +22,9 @@ def data(image_folder, **options) -> ClassificationData:
     return ClassificationData(str(image_folder(train=3, val=2)), **{**given, **options})
 
 
-def trainer(tmp_path, steps: int) -> pl.Trainer:
+def trainer(tmp_path, steps: int, **options) -> pl.Trainer:
     return pl.Trainer(
+        **options,
         accelerator="cpu",
         max_steps=steps,
         logger=False,
@@ -84,6 +85,17 @@ def test_the_weights_follow_hand_made_sgd(image_folder, tmp_path):
     for name, weight in network.named_parameters():
         trained = found.network.get_parameter(name)
         assert torch.allclose(trained, weight, rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_before_the_step(image_folder, tmp_path, precision: str):
+    found = module(schedule=Schedule(lr=0.5, weight_decay=0.0))
+    before = [weight.detach().clone() for weight in found.network.parameters()]
+    clipped = {"gradient_clip_val": 1e-3, "precision": precision}
+    trainer(tmp_path, 1, **clipped).fit(found, data(image_folder))
+    after = list(found.network.parameters())
+    moved = [(one - other).norm() for one, other in zip(after, before, strict=True)]
+    assert torch.stack(moved).norm().item() == pytest.approx(0.5 * 1e-3, rel=1e-3)
 
 
 def test_other_classes_are_refused(image_folder, tmp_path):

@@ -6,18 +6,16 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resdet.tools._improvements import add_improvements, read_improvements
 from resdet.tools._provenance import one_or_all, provenance
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
     from detection.data.labels import LabelMap
-    from detection.model.improved import Detector, Improvements
+    from detection.model.improved import Detector
     from detection.structures import Annotations
     from detection.training.validation import Evaluation
-
-# The options that improve a detector.
-IMPROVEMENTS = ("refine", "vote", "scales", "flip", "fuse")
 
 
 class Evaluated(NamedTuple):
@@ -44,37 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--devices", default="auto", help="number of GPUs or processes")
     model.add_argument("--accelerator", default="auto", help="auto, gpu or cpu")
     model.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed")
-    ladder = parser.add_argument_group(
-        "improvements of --checkpoint, alone or together",
-        "Of the ResNet paper's appendix B, where global context is trained and needs no switch, "
-        "and of today's test-time augmentation.",
-    )
-    ladder.add_argument("--refine", action="store_true", help="pool each found box once more")
-    ladder.add_argument(
-        "--vote", action="store_true", help="move kept boxes to the mean of those around them"
-    )
-    ladder.add_argument(
-        "--scales",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="SIDE",
-        help="short sides, pixels: see each region at the two that suit it (the paper's: 200 400 "
-        "600 800 1000)",
-    )
-    ladder.add_argument(
-        "--natural-side",
-        type=float,
-        default=224.0,
-        metavar="SIDE",
-        help="the scales that suit a region bring it closest to this square, pixels (224)",
-    )
-    ladder.add_argument("--flip", action="store_true", help="detect in the mirrored image too")
-    ladder.add_argument(
-        "--fuse",
-        action="store_true",
-        help="detect at each of --scales by itself, and fuse the boxes (weighted box fusion)",
-    )
+    add_improvements(parser)
 
 
 def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
@@ -97,7 +65,7 @@ def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
     from detection.inference.assembly import assemble
     from detection.training.validation import ValidationModule
 
-    improvements = _improvements(options)
+    improvements = read_improvements(options)
     origin = {**provenance(options.checkpoint), "improvements": improvements.to_plain()}
     trained = [load_detector(path) for path in options.checkpoint]
     detector, description = assemble(trained, improvements)
@@ -129,19 +97,6 @@ def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
     cost = _cost(detector, description.short_side, description.long_side)
     origin["cost"] = cost | {"images_per_second": speed}
     return Evaluated(data.val_annotations, description.labels, module.evaluation, origin)
-
-
-def _improvements(options: argparse.Namespace) -> Improvements:
-    from detection.model.improved import Improvements
-
-    return Improvements(
-        refinement=options.refine,
-        voting=options.vote,
-        scales=tuple(options.scales),
-        flip=options.flip,
-        fuse=options.fuse,
-        natural_side=options.natural_side,
-    )
 
 
 def _trainer(options: argparse.Namespace) -> Trainer:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resdet.tools._checkpoints import IMPROVEMENTS, add_arguments, run_checkpoints
+from resdet.tools._checkpoints import add_arguments, run_checkpoints
+from resdet.tools._improvements import IMPROVEMENTS
 
 if TYPE_CHECKING:
     from detection.data.labels import LabelMap

@@ -13,6 +13,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resdet.tools._improvements import add_improvements, read_improvements
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -49,7 +51,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of `resdet train`")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        required=True,
+        help="of `resdet train`; given several times, an ensemble",
+    )
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="image file, folder, or quoted glob pattern"
     )
@@ -59,6 +67,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=4, help="images at a time (4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="the best available if not given")
+    add_improvements(parser)
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error(f"--batch-size must be at least 1, got {options.batch_size}")
@@ -183,7 +192,10 @@ def _predict(options: argparse.Namespace, jobs: Sequence[Job]) -> list[dict[str,
     from detection.inference.drawing import draw
     from detection.inference.predictor import Predictor
 
-    predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    first, *others = options.checkpoint
+    predictor = Predictor.from_checkpoint(
+        first, options.device, others=others, improvements=read_improvements(options)
+    )
     names = predictor.labels.names
     records = []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())

@@ -14,6 +14,7 @@ from detection.data.labels import LabelMap
 from detection.inference.drawing import draw
 from detection.inference.predictor import Predictor
 from detection.model.build import DetectorSpec, faster_rcnn
+from detection.model.improved import Improvements
 from resdet.tools.predict import main
 
 LABELS = LabelMap.from_names(("dog", "cat"))
@@ -116,6 +117,27 @@ def test_patterns_and_files_are_drawn_once(checkpoint: Path, folder: Path) -> No
         "predictions.json",
     ]
     assert len(records()) == 4
+
+
+def test_an_improved_ensemble(checkpoint: Path, folder: Path) -> None:
+    switches = ("--flip", "--vote", "--checkpoint", str(checkpoint))
+    assert predict(checkpoint, "photos/a.png", *switches) == 0
+    improvements = Improvements(flip=True, voting=True)
+    predictor = Predictor.from_checkpoint(
+        checkpoint, "cpu", others=[checkpoint], improvements=improvements
+    )
+    (expected,) = predictor([read_image(Path("photos/a.png"))])
+    (record,) = records()
+    assert [row["box"] for row in record["detections"]] == expected.boxes.tolist()
+    (plain,) = Predictor.from_checkpoint(checkpoint, "cpu")([read_image(Path("photos/a.png"))])
+    assert expected.boxes.tolist() != plain.boxes.tolist()
+
+
+def test_improvements_that_do_not_go_together(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(checkpoint, "photos", "--fuse") == 2
+    assert capsys.readouterr().err.startswith("resdet predict: ")
 
 
 def test_pictures_of_one_name_do_not_collide(checkpoint: Path, folder: Path) -> None:

@@ -12,25 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detection.data import coco_cache, coco_file
-from detection.data.coco_objects import (
-    Objects,
-    integer,
-    read_columns,
-    read_objects,
-    record,
-)
+from detection.data.coco_fields import integer, record
+from detection.data.coco_images import Images, read_images
+from detection.data.coco_objects import Objects, read_columns, read_objects
 from detection.data.image_files import ImageFiles
 from detection.data.labels import LabelMap
-from detection.data.records import (
-    MAX_PIXELS,
-    DataError,
-    Records,
-    Skipped,
-    UnusableError,
-)
+from detection.data.records import DataError, Records, Skipped, UnusableError
 from detection.structures import Annotations
 
 
@@ -73,27 +62,27 @@ class _Prepared(NamedTuple):
 
     Attributes:
         labels: the categories.
-        images: each image id's height and width, None where the image is left out.
-        names: the files of the other images.
+        images: the images.
         skipped: why images are left out.
     """
 
     labels: LabelMap
-    images: dict[int, tuple[int, int] | None]
-    names: NDArray[np.str_]
+    images: Images
     skipped: list[Skipped]
 
 
 def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | None) -> Records:
     tables = coco_file.load(path, partial(_prepare, path, files, labels))
-    found, images, names, skipped = tables.others
+    found, images, skipped = tables.others
+    if not len(images.files):
+        first = f", first {skipped[0].record}: {skipped[0].reason}" if skipped else ""
+        raise DataError(f"{path}: none of {len(images.ids)} images can be used{first}")
     arguments = (images, found.label_of_id(), path)
     if isinstance(tables.annotations, list):
         objects, more = read_objects(tables.annotations, *arguments)
     else:
         objects, more = read_columns(tables.annotations, *arguments)
-    annotations = _pack({i: size for i, size in images.items() if size}, objects)
-    return Records(names, image_root, annotations, found, (*skipped, *more))
+    return Records(images.files, image_root, _pack(images, objects), found, (*skipped, *more))
 
 
 def _prepare(
@@ -105,23 +94,20 @@ def _prepare(
 ) -> _Prepared:
     found = _labels(categories, path)
     _refuse_difference(labels, found, path)
-    sizes, names, skipped = _images(images, path, files)
-    if not names:
-        first = f", first {skipped[0].record}: {skipped[0].reason}" if skipped else ""
-        raise DataError(f"{path}: none of {len(images)} images can be used{first}")
-    return _Prepared(found, sizes, np.array(names), skipped)
+    return _Prepared(found, *read_images(images, path, files))
 
 
-def _pack(sizes: dict[int, tuple[int, int]], objects: Objects) -> Annotations:
+def _pack(images: Images, objects: Objects) -> Annotations:
     """Groups the objects by image; within an image the file's order stays."""
-    image_ids = np.array(list(sizes), np.int64)
+    used = images.sizes[:, 0] >= 0
+    image_ids, sizes = images.ids[used], images.sizes[used]
     by_id = np.argsort(image_ids)
     image = by_id[np.searchsorted(image_ids, objects.image_ids, sorter=by_id)]
     order = np.argsort(image, kind="stable")
     counts = np.bincount(image, minlength=len(sizes))
     return Annotations(
         image_ids=image_ids,
-        sizes=np.array(list(sizes.values()), np.int64),
+        sizes=sizes,
         offsets=np.append(0, np.cumsum(counts)),
         boxes=objects.boxes.take(order, axis=0),
         labels=objects.labels[order],
@@ -179,38 +165,3 @@ def _difference(expected: LabelMap, found: LabelMap) -> str:
     return (
         f"categories differ (id, name): missing {missing or 'none'}, not expected {more or 'none'}"
     )
-
-
-def _images(
-    table: Sequence[Any], path: Path, files: ImageFiles
-) -> tuple[dict[int, tuple[int, int] | None], list[str], list[Skipped]]:
-    """Maps each image id to height and width, None where the image is left out; names the rest."""
-    sizes: dict[int, tuple[int, int] | None] = {}
-    names = []
-    skipped = []
-    prefix = f"{path}: "
-    for position, fields in enumerate(table, start=1):
-        try:
-            identity = integer(fields, "id")
-        except UnusableError as error:
-            raise DataError(f"{prefix}{record('image', fields, position)}: {error}") from error
-        where = f"image {identity}"
-        if identity in sizes:
-            raise DataError(f"{prefix}{where}: the id is used before")
-        sizes[identity] = None
-        try:
-            name = files.find(fields.get("file_name"), prefix + where)
-            sizes[identity] = _size(fields)
-            names.append(name)
-        except UnusableError as error:
-            skipped.append(Skipped(str(path), where, str(error)))
-    return sizes, names, skipped
-
-
-def _size(fields: dict[str, Any]) -> tuple[int, int]:
-    height, width = integer(fields, "height"), integer(fields, "width")
-    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
-        raise UnusableError(
-            f"size {height} × {width}, expected positive and at most {MAX_PIXELS} pixels"
-        )
-    return height, width

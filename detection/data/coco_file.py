@@ -12,12 +12,13 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, NoReturn, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from detection.data.coco_images import ImageRow
 from detection.data.coco_objects import pack_annotations
 from detection.data.records import DataError
 from detection.json_rows import BETWEEN_ROWS, Columns, Rows, read_columns_beside
@@ -27,6 +28,7 @@ TAIL = 2**20  # bytes, in which the tables after the annotations should lie
 _ANNOTATIONS = re.compile(rb'"annotations"\s*:\s*\[')
 
 _Kind = TypeVar("_Kind")
+_Image = TypeVar("_Image")
 _Prepare = Callable[[Sequence[Any], list[Any]], _Kind]
 
 
@@ -47,9 +49,9 @@ def load(path: Path, prepare: _Prepare[_Kind]) -> Tables[_Kind]:
 
     Args:
         path: the file.
-        prepare: makes what is wanted of the images and of the categories, which are records,
-            whatever they are; of images only the fields in `ImageFields` are sure to be there.
-            Called again for a file that turns out to be laid out in an unusual way.
+        prepare: makes what is wanted of the images, an `ImageRow` each if they have the right
+            types, else records, whatever they are, as the categories are. Called again for a file
+            that turns out to be laid out in an unusual way.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or a table is missing or no list.
@@ -95,17 +97,8 @@ class _Content(NamedTuple):
     annotations: list[Any]
 
 
-class ImageFields(TypedDict, total=False):
-    """What is read of an image; most of its record is addresses."""
-
-    id: Any
-    file_name: Any
-    height: Any
-    width: Any
-
-
-class _Whole(msgspec.Struct):
-    images: list[ImageFields]
+class _Whole(msgspec.Struct, Generic[_Image]):
+    images: list[_Image]
     categories: list[Any]
     annotations: msgspec.Raw = msgspec.Raw(b"[]")
 
@@ -116,8 +109,12 @@ def _at_once(prepare: _Prepare[_Kind], path: Path) -> Tables[_Kind]:
     return Tables(prepare(file.images, file.categories), annotations)
 
 
-def _whole(path: Path) -> _Whole:
-    file = msgspec.json.decode(path.read_bytes(), type=_Whole)
+def _whole(path: Path) -> _Whole[Any]:
+    text = path.read_bytes()
+    try:
+        file = msgspec.json.decode(text, type=_Whole[ImageRow])
+    except msgspec.ValidationError:
+        file = msgspec.json.decode(text, type=_Whole[Any])
     if bytes(memoryview(file.annotations)[:1]) != b"[":
         raise _UnfitError("annotations are no list")
     return file
@@ -139,22 +136,22 @@ def _in_pieces(prepare: _Prepare[_Kind], path: Path) -> Tables[_Kind]:
 class _Ends(NamedTuple):
     """A long file's text around the rows, each end with what makes it an object."""
 
-    head: bytes
+    head: bytes | bytearray
     rows: Rows
     tail: bytes
 
 
-class _End(msgspec.Struct):
+class _End(msgspec.Struct, Generic[_Image]):
     """An end of the file; the annotations in it are given a name that no table has."""
 
-    images: list[ImageFields] | UnsetType = UNSET
+    images: list[_Image] | UnsetType = UNSET
     categories: list[Any] | UnsetType = UNSET
     annotations: msgspec.Raw | UnsetType = UNSET
     rows: msgspec.Raw = msgspec.field(name="", default=msgspec.Raw(b"[]"))
 
 
 class _Tables(NamedTuple):
-    images: list[ImageFields]
+    images: list[Any]
     categories: list[Any]
     last: msgspec.Raw
 
@@ -175,12 +172,19 @@ def _ends(path: Path) -> _Ends:
     if not (cut := BETWEEN_ROWS.search(tail)):
         raise _UnfitError("no rows in the tail")
     rows = Rows(begin.end(), size - len(tail) + cut.start() + 1, b"[", b"]")
-    return _Ends(bytes(head[: begin.start()]) + b'"": []}', rows, b'{"": [' + tail[cut.end() - 1 :])
+    head[begin.start() :] = b'"": []}'
+    return _Ends(head, rows, b'{"": [' + tail[cut.end() - 1 :])
+
+
+def _decode_end(text: bytes | bytearray) -> _End[Any]:
+    try:
+        return msgspec.json.decode(text, type=_End[ImageRow])
+    except msgspec.ValidationError:
+        return msgspec.json.decode(text, type=_End[Any])
 
 
 def _decode(ends: _Ends) -> _Tables:
-    before = msgspec.json.decode(ends.head, type=_End)
-    after = msgspec.json.decode(ends.tail, type=_End)
+    before, after = _decode_end(ends.head), _decode_end(ends.tail)
     images = before.images if after.images is UNSET else after.images
     categories = before.categories if after.categories is UNSET else after.categories
     once = before.annotations is after.annotations is UNSET

@@ -7,7 +7,7 @@ Shape shorthand:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detection.data.coco_fields import MAX_ID, integer, record, short
+from detection.data.coco_images import Images, Sizes
 from detection.data.records import ObjectRow, Skipped, UnusableError, clip_box
 from detection.json_rows import Columns, column
 
-MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
+DENSE = 2**22  # ids within this range are looked up in a table
 
 _Found = TypeVar("_Found")
-_Sizes = Mapping[int, tuple[int, int] | None]
 
 
 class Objects(NamedTuple):
@@ -45,16 +46,17 @@ class Objects(NamedTuple):
 
 
 def read_objects(
-    table: Sequence[Any], images: _Sizes, label_of: Mapping[int, int], path: Path
+    table: Sequence[Any], images: Images, label_of: Mapping[int, int], path: Path
 ) -> tuple[Objects, list[Skipped]]:
     """Reads annotations one by one.
 
     Args:
         table: the A annotations, whatever they are.
-        images: each image id's height and width, or None where the image is left out.
+        images: the images of the file.
         label_of: each category id's label.
         path: the annotation file, for the messages.
     """
+    sizes = images.by_id()
     seen: set[int] = set()
     rows: list[tuple[int, ObjectRow]] = []
     skipped = []
@@ -63,7 +65,7 @@ def read_objects(
             identity = integer(fields, "id")
             used = identity in seen
             seen.add(identity)
-            if item := _object(fields, used, images, label_of):
+            if item := _object(fields, used, sizes, label_of):
                 rows.append((fields["image_id"], item))
         except UnusableError as error:
             skipped.append(Skipped(str(path), record("annotation", fields, position), str(error)))
@@ -118,7 +120,7 @@ def pack_annotations(table: bytes) -> Columns:
 
 
 def read_columns(
-    columns: Columns, images: _Sizes, label_of: Mapping[int, int], path: Path
+    columns: Columns, images: Images, label_of: Mapping[int, int], path: Path
 ) -> tuple[Objects, list[Skipped]]:
     """Reads annotations whose fields have the right types, all at once.
 
@@ -133,17 +135,20 @@ def read_columns(
     """
     identity, image_id, category_id, crowd, area, numbers = columns
     bbox = numbers.reshape(-1, 4)
-    image, has_image = _look_up(images, image_id)
-    category, has_category = _look_up(label_of, category_id)
-    sizes = np.array([*(size or (-1, -1) for size in images.values()), (0, 0)])[image]
+    image, has_image = _look_up(images.ids, image_id)
+    categories = np.fromiter(label_of, np.int64, len(label_of))
+    category, has_category = _look_up(categories, category_id)
+    sizes = np.append(images.sizes, [[0, 0]], axis=0)[image]
     labels = np.array([*label_of.values(), 0], np.int64)[category]
     used = _used_before(identity)
     boxes, areas, sound = _clip(bbox, area, sizes)
-    known = has_image & has_category & ~used & (np.abs(identity) < MAX_ID)
+    known = has_image & has_category & ~used & (identity > -MAX_ID) & (identity < MAX_ID)
     left_out = known & (sizes[:, 0] < 0)
     keep = known & sound & ~left_out & ((crowd == 0) | (crowd == 1))
-    skipped = []
-    for position in np.flatnonzero(~keep & ~left_out).tolist():
+    skipped: list[Skipped] = []
+    wrong = np.flatnonzero(~keep & ~left_out).tolist()
+    by_id = images.by_id() if wrong else {}
+    for position in wrong:
         fields = {
             "id": int(identity[position]),
             "image_id": int(image_id[position]),
@@ -154,21 +159,26 @@ def read_columns(
         }
         try:
             integer(fields, "id")
-            _object(fields, bool(used[position]), images, label_of)
+            _object(fields, bool(used[position]), by_id, label_of)
         except UnusableError as error:
             where = record("annotation", fields, position + 1)
             skipped.append(Skipped(str(path), where, str(error)))
-    chosen = (image_id, boxes, labels, areas, crowd.astype(np.bool_))
-    return Objects(*(array[keep] for array in chosen)), skipped
+    objects = Objects(image_id, boxes, labels, areas, crowd.astype(np.bool_))
+    return objects if keep.all() else Objects(*(array[keep] for array in objects)), skipped
 
 
 def _look_up(
-    keys: Collection[int], values: NDArray[np.int64]
+    keys: NDArray[np.int64], values: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Finds values among keys: (A,) int64, the place or len(keys), and (A,) bool, if there."""
-    array = np.fromiter(keys, np.int64, len(keys))
-    order = np.append(np.argsort(array), len(keys))
-    ordered = np.append(array, 0)[order]
+    first, last = (int(keys.min()), int(keys.max())) if len(keys) else (0, 0)
+    if last - first < DENSE:
+        table = np.full(last - first + 3, len(keys))  # with a place on either side
+        table[keys - first + 1] = np.arange(len(keys))
+        place = table[np.clip(values, first - 1, last + 1) - (first - 1)]
+        return place, place < len(keys)
+    order = np.append(np.argsort(keys), len(keys))
+    ordered = np.append(keys, 0)[order]
     place = np.searchsorted(ordered[:-1], values)
     known = (place < len(keys)) & (ordered[place] == values)
     return np.where(known, order[place], len(keys)), known
@@ -199,12 +209,12 @@ def _clip(
 
 
 def _object(
-    fields: dict[str, Any], used: bool, images: _Sizes, label_of: Mapping[int, int]
+    fields: dict[str, Any], used: bool, sizes: Sizes, label_of: Mapping[int, int]
 ) -> ObjectRow | None:
     """Reads one annotation; None if its image is left out."""
     if used:
         raise UnusableError("the id is used before")
-    size, label = _known(fields, "image_id", images), _known(fields, "category_id", label_of)
+    size, label = _known(fields, "image_id", sizes), _known(fields, "category_id", label_of)
     if size is None:
         return None
     bbox = fields.get("bbox")
@@ -223,39 +233,6 @@ def _object(
     if crowd not in (0, 1):
         raise UnusableError(f"iscrowd is {short(crowd)}, expected 0 or 1")
     return ObjectRow(box, label, area, crowd=bool(crowd))
-
-
-def integer(fields: Any, key: str) -> int:
-    """Returns an integer field of a record, which may be anything.
-
-    Args:
-        fields: the record.
-        key: the field's name.
-
-    Raises:
-        UnusableError: the field is missing or no integer of at most 53 bits.
-    """
-    value = fields.get(key) if isinstance(fields, dict) else None
-    if type(value) is not int or abs(value) >= MAX_ID:
-        raise UnusableError(f"{key} is {short(value)}, expected an integer")
-    return value
-
-
-def record(kind: str, fields: Any, position: int) -> str:
-    """Names a record by its id, or by its position where it has none.
-
-    Args:
-        kind: such as annotation.
-        fields: the record.
-        position: from 1.
-    """
-    identity = fields.get("id") if isinstance(fields, dict) else None
-    return f"{kind} at position {position}" if identity is None else f"{kind} {short(identity)}"
-
-
-def short(value: Any) -> str:
-    """Returns a value's text, of at most 80 characters."""
-    return repr(value)[:80]
 
 
 def _known(fields: dict[str, Any], key: str, table: Mapping[int, _Found]) -> _Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Collection, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from detection.data.records import DataError, UnusableError
 class _Listing(NamedTuple):
     prefix: str  # of its files, relative to the root
     modified: int  # nanoseconds
-    files: Set[str]  # regular files; no links
+    files: frozenset[str]  # regular files; no links
     others: Set[str]
 
 
@@ -48,9 +48,7 @@ class ImageFiles:
             UnusableError: there is no such file.
         """
         folder, base = os.path.split(name) if isinstance(name, str) else ("", "")
-        if folder not in self._listings:
-            self._listings[folder] = self._list(folder)
-        listing = self._listings[folder]
+        listing = self._listing(folder)
         if listing and base in listing.files:
             return listing.prefix + base
         if not listing or base in listing.others or base in ("", ".", ".."):
@@ -59,6 +57,16 @@ class ImageFiles:
         if not os.path.isfile(self.root / file):
             raise UnusableError(f"{self.root / file}: no such file")
         return file
+
+    def hold(self, names: Collection[str]) -> bool:
+        """Whether each name is that of a file in the root itself, and of no link."""
+        listing = self._listing("")
+        return listing is not None and listing.files.issuperset(names)
+
+    def _listing(self, folder: str) -> _Listing | None:
+        if folder not in self._listings:
+            self._listings[folder] = self._list(folder)
+        return self._listings[folder]
 
     def _list(self, folder: str) -> _Listing | None:
         """Lists a folder inside the root that no link leads to."""

@@ -19,7 +19,7 @@ import numpy as np
 from defusedxml.ElementTree import parse
 
 from detection.data.check import Findings, Progress
-from detection.data.coco_objects import record
+from detection.data.coco_fields import record
 from detection.data.folder import CocoSource, VocSource
 from detection.data.records import DataError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detection.data import coco_file
 from detection.data.coco import coco_labels, read_coco
 from detection.data.labels import LabelMap
 from detection.data.records import DataError
@@ -171,6 +172,16 @@ def test_nothing_usable(tmp_path, content):
     content["images"] = []
     with pytest.raises(DataError, match="none of 0 images"):
         read(tmp_path, content)
+
+
+def test_broken_json_is_said_before_missing_images(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(coco_file, "LONG", 0)
+    for image in content["images"]:
+        image["file_name"] = "missing/" + image["file_name"]
+    content["annotations"] *= 3
+    text = json.dumps(content).replace('"area"', "area", 2)
+    with pytest.raises(DataError, match=r"instances\.json: not JSON: "):
+        read(tmp_path, text)
 
 
 @pytest.mark.parametrize("name", ["sub/../a.jpg", "./a.jpg"])

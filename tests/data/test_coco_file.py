@@ -5,6 +5,7 @@ import random
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -47,7 +48,7 @@ def refuse_else(monkeypatch: pytest.MonkeyPatch, *others: str) -> None:
 
 
 def both(images: list, categories: list) -> tuple[list, list]:
-    return images, categories
+    return msgspec.to_builtins(images), categories
 
 
 def outcome(path: Path) -> tuple:
@@ -119,6 +120,9 @@ def test_few_annotations(n, order, tmp_path, long):
         ('"categories": ', '"more": [{"id": 1}, {"id": 2}], "categories": '),
         ('"categories": ', '"classes": '),
         ('"images": ', '"pictures": '),
+        ('"height": 20', '"height": 20.0'),
+        ('"file_name": "8.jpg", ', ""),
+        ('{"id": 8, "file_name"', '7, {"id": 8, "file_name"'),
         ('"annotations": [', '"annotations": [5, '),
         ('"annotations": [', '"annotations": ['),
         ('}], "categories"', '}, 5], "categories"'),

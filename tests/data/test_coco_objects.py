@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.data import coco_file
+from detection.data import coco_file, coco_objects
 from detection.data.coco import read_coco
+from detection.data.coco_images import Images
 from detection.data.coco_objects import pack_annotations, read_columns, read_objects
 
-IMAGES = {7: (20, 30), 3: None, 90: (480, 640)}
+SIZES = np.array([(20, 30), (-1, -1), (480, 640)])
+IMAGES = Images(np.array([7, 3, 90]), SIZES, np.array(["a.jpg", "b.jpg"]))
 LABEL_OF = {17: 2, 3: 1}
 NUMBERS = [-1, 0, 0.5, 1, 20, 30, 30.5, 1e-320, -1e308, 1e308, 1.7e308, 640]
 
@@ -26,7 +28,7 @@ def draw_table(rng: np.random.Generator, n: int) -> list[dict]:
     for position in range(n):
         x, y, w, h = rng.uniform(0.1, 15, 4).tolist()
         box = [pick(NUMBERS, value) for value in (x, y, w, h)]
-        entry = {"id": pick([0, 1, 2, -5, 2**53, 2**60], 10 + position), "bbox": box}
+        entry = {"id": pick([0, 1, 2, -5, 2**53, 2**60, -(2**63)], 10 + position), "bbox": box}
         entry["image_id"] = pick([8, -(2**62), 2**53], [7, 3, 90][rng.integers(3)])
         entry["category_id"] = pick([1, 0, 18], [17, 3][rng.integers(2)])
         entry |= {"segmentation": [[1, 2.5]], "area": pick([-1, 0, 5, None], 2.5)}
@@ -43,8 +45,10 @@ def same(ours, expected) -> None:
     assert ours[1] == expected[1]
 
 
+@pytest.mark.parametrize("dense", [0, 2**22])
 @pytest.mark.parametrize("seed", range(20))
-def test_columns_are_what_single_records_give(seed):
+def test_columns_are_what_single_records_give(seed, dense, monkeypatch):
+    monkeypatch.setattr(coco_objects, "DENSE", dense)
     rng = np.random.default_rng(seed)
     table = draw_table(rng, int(rng.choice([0, 1, 3, 200])))
     expected = read_objects(table, IMAGES, LABEL_OF, Path("x.json"))

@@ -68,3 +68,13 @@ def test_a_link_inside_is_followed_and_told(root, target):
     (root / "link").symlink_to(root / target)
     assert files.find("link/b.jpg" if target == "sub" else "link", "x") == "sub/b.jpg"
     assert not files.listed
+
+
+def test_files_in_the_root_itself(root):
+    (root / "link.jpg").symlink_to("a.jpg")
+    files = ImageFiles(root)
+    assert files.hold(["a.jpg", "a.jpg"])
+    for other in ("sub/b.jpg", "b.jpg", "link.jpg", "sub", "", "./a.jpg"):
+        assert not files.hold(["a.jpg", other])
+    assert files.listed
+    assert not ImageFiles(root / "none").hold(["a.jpg"])

@@ -5,13 +5,9 @@ Decoding a list at once holds an object per number; in pieces, a few hundred kil
 
 from __future__ import annotations
 
-import os
 import re
 import struct
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -19,14 +15,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from detection.processes import MAX_SHARES, Columns, processes, share_out
+
 PIECE = 2**16  # bytes; entries that fit a core's cache
 SHARE = 2**22  # bytes that a process takes at a time
 WORTHWHILE = 8  # shares; fewer are not worth a process
-PROCESSES = 8  # at most
-TICKETS = 2**12  # bytes that any pipe holds
 BETWEEN_ROWS = re.compile(rb"}\s*,\s*{")
 
-Columns = tuple[NDArray[Any], ...]
 _Result = TypeVar("_Result")
 
 
@@ -85,87 +80,17 @@ def read_columns_beside(
         Exception: what ``pack`` or ``task`` raises.
     """
     shares = _cut(path, rows)
-    read = partial(_read_share, path, pack)
-    workers = min(_processes(), len(shares)) - 1
-    if workers and len(shares) >= WORTHWHILE:
-        import multiprocessing  # noqa: PLC0415
-        from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
-        from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
-
-        fork = multiprocessing.get_context("fork")
-        with (
-            suppress(BrokenProcessPool, OSError),  # one was killed, or there may be no more
-            # Python warns of locks that other threads hold at the fork; none is needed to read.
-            warnings.catch_warnings(action="ignore", category=DeprecationWarning),
-            _tickets(len(shares)) as tickets,
-            ProcessPoolExecutor(workers, mp_context=fork) as pool,
-        ):
-            taking = partial(_read_taken, tickets, shares, read)
-            others = [pool.submit(taking) for _ in range(workers)]
-            try:
-                result = task()
-            except BaseException:
-                _take(tickets, TICKETS)
-                raise
-            parts = taking()
-            for other in others:
-                parts |= other.result()
-            return _join([parts[k] for k in range(len(shares))]), result
-    return read(rows), task()
-
-
-@contextmanager
-def _tickets(n: int) -> Iterator[int]:
-    """A pipe that gives the numbers below n, each to whoever reads it first, then nothing.
-
-    A read is atomic, and no process that is killed leaves a lock behind.
-    """
-    source, sink = os.pipe()
-    # A process that another thread forks just now holds the sink open: nobody may wait for its end.
-    os.set_blocking(source, False)
-    try:
-        os.write(sink, np.arange(n, dtype=np.uint16).tobytes())
-        os.close(sink)
-        yield source
-    finally:
-        os.close(source)
-
-
-def _read_taken(
-    tickets: int, shares: Sequence[Rows], read: Callable[[Rows], Columns]
-) -> dict[int, Columns]:
-    """Reads the shares that this process is the first to take; after an error nobody takes any."""
-    found = {}
-    try:
-        while ticket := _take(tickets, 2):
-            k = int.from_bytes(ticket, sys.byteorder)
-            found[k] = read(shares[k])
-    finally:
-        _take(tickets, TICKETS)
-    return found
-
-
-def _take(tickets: int, size: int) -> bytes:
-    """Takes up to this many bytes of tickets; none if there are no more."""
-    try:
-        return os.read(tickets, size)
-    except BlockingIOError:
-        return b""
-
-
-def _processes() -> int:
-    """Counts the processes that may work; one where forking is unsafe or forbidden."""
-    import multiprocessing  # noqa: PLC0415
-
-    if sys.platform != "linux" or multiprocessing.current_process().daemon:
-        return 1
-    return min(len(os.sched_getaffinity(0)), PROCESSES)
+    if len(shares) >= WORTHWHILE and (others := min(processes(), len(shares)) - 1):
+        make = partial(_read_share, path, pack, shares)
+        if found := share_out(len(shares), make, others, task):
+            return _join(found[0]), found[1]
+    return _read(path, pack, rows), task()
 
 
 def _cut(path: Path, rows: Rows) -> list[Rows]:
     """Cuts rows into shares of about equal length, at places that `pieces` would guess."""
     shares = [rows]
-    n = min((rows.stop - rows.start) // SHARE, TICKETS // 2)
+    n = min((rows.stop - rows.start) // SHARE, MAX_SHARES)
     with path.open("rb") as file:
         for k in range(1, n):
             offset = rows.start + k * (rows.stop - rows.start) // n
@@ -178,7 +103,13 @@ def _cut(path: Path, rows: Rows) -> list[Rows]:
     return shares
 
 
-def _read_share(path: Path, pack: Callable[[bytes], Columns], rows: Rows) -> Columns:
+def _read_share(
+    path: Path, pack: Callable[[bytes], Columns], shares: Sequence[Rows], k: int
+) -> Columns:
+    return _read(path, pack, shares[k])
+
+
+def _read(path: Path, pack: Callable[[bytes], Columns], rows: Rows) -> Columns:
     return _join([pack(piece) for piece in pieces(_blocks(path, rows))])
 
 

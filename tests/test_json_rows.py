@@ -1,6 +1,5 @@
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -81,7 +80,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three processes for more than a few kilobytes."""
     monkeypatch.setattr(json_rows, "SHARE", 10_000)
     monkeypatch.setattr(json_rows, "PIECE", 1000)
-    monkeypatch.setattr(json_rows, "_processes", lambda: 3)
+    monkeypatch.setattr(json_rows, "processes", lambda: 3)
 
 
 def read_all(path: Path) -> Columns:
@@ -186,21 +185,6 @@ def test_the_rows_of_killed_processes_are_read_here(table, three, elsewhere):
     assert seen
 
 
-def test_nobody_waits_while_a_stranger_holds_the_tickets_open(table, three, monkeypatch):
-    pipe = os.pipe
-    held = []
-
-    def duplicated() -> tuple[int, int]:
-        source, sink = pipe()
-        held.append(os.dup(sink))
-        return source, sink
-
-    monkeypatch.setattr(os, "pipe", duplicated)
-    with json_rows._tickets(3) as tickets:
-        assert [json_rows._take(tickets, 2) for _ in range(4)] == [b"\0\0", b"\1\0", b"\2\0", b""]
-    os.close(held[0])
-
-
 def test_rows_within_a_file(table, three):
     text = table.read_bytes()
     start, stop = text.index(b'{"id": 10,'), text.index(b', {"id": 2990,')
@@ -213,12 +197,6 @@ def test_a_fault_in_any_share_is_raised(table, three, place):
     table.write_bytes(table.read_bytes().replace(place, place[:-1]))
     with pytest.raises(msgspec.DecodeError):
         read_all(table)
-
-
-def test_processes_that_may_have_no_children_read_alone(monkeypatch):
-    assert json_rows._processes() >= 1
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    assert json_rows._processes() == 1
 
 
 def test_a_missing_file(tmp_path, three):

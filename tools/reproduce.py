@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--start", type=Path, help="table10: checkpoint of a detector of COCO")
     parser.add_argument("--weights", type=Path, help="photos: file of a pre-trained ResNet-18")
-    parser.add_argument("--quick", action="store_true", help="mini: its first seed alone")
+    parser.add_argument("--quick", action="store_true", help="mini: a smaller one, of one seed")
     parser.add_argument("--gpu", action="store_true", help="mini: the papers' own networks")
     parser.add_argument(
         "--from", dest="given", nargs="+", default=[], metavar="KEY=PATH", help="use what is there"
@@ -76,7 +77,7 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
     if options.study == "mini":
         preset = preset_of(options.quick, options.gpu)
         seeds = list(range(options.seeds or preset.seeds))
-        return mini(preset, options.data or options.output / "mini-data", seeds), seeds
+        return mini(preset, options.data or options.output / f"{preset.name}-data", seeds), seeds
     seeds = list(range(options.seeds or 1))
     if options.study == "photos":
         return photos(options.data, options.weights, seeds), seeds
@@ -143,8 +144,12 @@ def _explain(
     return Step(name, (*command, "--resamples", "0"), None, tuple(step.name for step in steps))
 
 
-def _run(steps: Sequence[Step], options: argparse.Namespace) -> None:
-    """Runs the commands with a bar for all and one for each that is running."""
+def _run(steps: Sequence[Step], options: argparse.Namespace) -> float | None:
+    """Runs the commands with a bar for all and one for each that is running.
+
+    Returns:
+        How long all of them took, seconds; None if some were done before.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -169,13 +174,19 @@ def _run(steps: Sequence[Step], options: argparse.Namespace) -> None:
             found = re.findall(r"(\d+)%", line)
             bar.update(tasks[name], completed=int(found[-1]) if found else None, note=line[:60])
 
+        started = time.perf_counter()
         run_steps(steps, options.output, tell, options.jobs)
+    return round(time.perf_counter() - started, 1) if due == len(steps) else None
 
 
 def _origin(
-    options: argparse.Namespace, outcome: Outcome, steps: Sequence[Step], seeds: Sequence[int]
+    options: argparse.Namespace,
+    outcome: Outcome,
+    steps: Sequence[Step],
+    seeds: Sequence[int],
+    wall_seconds: float | None,
 ) -> Mapping[str, Any]:
-    """What the figures are of: command, environment, seeds, and hashes of every run."""
+    """What the figures are of: command, environment, seeds, times, and hashes of every run."""
     from detection.reproduction.evaluated import read_figures
     from detection.reproduction.steps import seconds_of
 
@@ -195,6 +206,7 @@ def _origin(
         "seeds": list(seeds),
         "jobs": options.jobs,
         **facts,
+        "wall_seconds": wall_seconds,
         "seconds": {step.name: seconds_of(step.name, options.output) for step in steps},
     }
 
@@ -214,9 +226,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.jobs is None:
         small = options.study == "mini" and not options.gpu
         options.jobs = (os.cpu_count() or 1) if small else 1
-    _run(steps, options)
+    wall_seconds = _run(steps, options)
     outcome = read_outcome(study, folders, options.resamples, "not given" * bool(options.given))
-    files = write_pages(options.output, outcome, _origin(options, outcome, steps, seeds))
+    origin = _origin(options, outcome, steps, seeds, wall_seconds)
+    files = write_pages(options.output, outcome, origin)
     print(markdown(outcome))
     print(f"written: {', '.join(map(str, files))}")
     absent = "" if options.given else missing(study)

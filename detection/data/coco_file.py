@@ -25,6 +25,7 @@ from detection.json_rows import BETWEEN_ROWS, Columns, Rows, read_columns_beside
 
 LONG = 2**24  # bytes; a shorter file is decoded at once
 TAIL = 2**20  # bytes, in which the tables after the annotations should lie
+SPACES = 2**10  # bytes; more are not expected before the annotations' bracket
 _ANNOTATIONS = re.compile(rb'"annotations"\s*:\s*\[')
 
 _Kind = TypeVar("_Kind")
@@ -163,7 +164,7 @@ def _ends(path: Path) -> _Ends:
         raise _UnfitError("short")
     with path.open("rb") as file:
         head = bytearray()
-        while not (begin := _ANNOTATIONS.search(head, max(0, len(head) - 2 * TAIL))):
+        while not (begin := _ANNOTATIONS.search(head, max(0, len(head) - TAIL - SPACES))):
             if not (block := file.read(TAIL)):
                 raise _UnfitError("no annotations")
             head += block

@@ -97,7 +97,7 @@ def seconds_of(name: str, output: Path) -> float | None:
 
 
 def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
-    waiting = {step.name: step for step in due}
+    waiting = {step.name: step for step in sorted(due, key=_followers(due), reverse=True)}
     for name in waiting:  # what depended on a step that is done anew is no longer true
         _marker(name, output).unlink(missing_ok=True)
     running: dict[Future[None], str] = {}
@@ -117,6 +117,19 @@ def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
         except BaseException:
             stop.set()
             raise
+
+
+def _followers(steps: Sequence[Step]) -> Callable[[Step], int]:
+    """Counts the steps that wait for one, directly or not: what holds up most has to begin first.
+
+    Args:
+        steps: each after those it waits for.
+    """
+    found: dict[str, set[str]] = {step.name: set() for step in steps}
+    for step in reversed(steps):
+        for name in found.keys() & step.after:
+            found[name] |= {step.name, *found[step.name]}
+    return lambda step: len(found[step.name])
 
 
 def _ready(waiting: Mapping[str, Step], running: Iterable[str], room: int) -> list[Step]:

@@ -93,7 +93,7 @@ def test_by_several_processes(tmp_path, long, monkeypatch):
     path.write_text(json.dumps(content(300)))
     expected = same(path)
     monkeypatch.setattr(json_rows, "SHARE", 10_000)
-    monkeypatch.setattr(json_rows, "_processes", lambda: 3)
+    monkeypatch.setattr(json_rows, "processes", lambda: 3)
     refuse_else(monkeypatch, "_at_once", "load_records")
     assert outcome(path) == expected
 

@@ -103,7 +103,7 @@ def test_long_files_are_read_by_several_processes(tmp_path, monkeypatch):
     whole = read_results(path, IDS)
     monkeypatch.setattr(json_rows, "PIECE", 1000)
     monkeypatch.setattr(json_rows, "SHARE", 5000)
-    monkeypatch.setattr(json_rows, "_processes", lambda: 3)
+    monkeypatch.setattr(json_rows, "processes", lambda: 3)
     for array, expected in zip(read_results(path, IDS), whole, strict=True):
         np.testing.assert_array_equal(array, expected, strict=True)
     for place, field, message in [(280, "score", "missing score"), (5, "bbox", "missing bbox")]:

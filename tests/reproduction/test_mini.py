@@ -75,6 +75,18 @@ def test_one_seed_makes_no_ensemble() -> None:
     assert all(gap.b != study.rows[-1].key for gap in study.gaps)
 
 
+def test_the_quick_study_is_the_same_but_for_its_size() -> None:
+    quick, whole = (mini(preset, DATA, [0]) for preset in (QUICK, CPU))
+    assert [row.key.replace("mini-quick", "mini") for row in quick.rows] == [
+        row.key for row in whole.rows
+    ]
+    for one, other in zip(quick.rows, whole.rows, strict=True):
+        assert one[1:3] == other[1:3]
+        assert [each.command for each in one.trainings] == [
+            each.command for each in other.trainings
+        ]
+
+
 def test_presets() -> None:
     assert [preset_of(quick, gpu) for quick, gpu in ((0, 0), (1, 0), (0, 1))] == [CPU, QUICK, GPU]
     with pytest.raises(ValueError, match="--quick"):

@@ -38,6 +38,20 @@ def test_steps_run_in_their_order(done) -> None:
     assert started.index("c") > max(told.index(("a", None)), told.index(("b", None)))
 
 
+def test_what_holds_up_most_begins_first(tmp_path: Path) -> None:
+    steps = [
+        _draw("alone", tmp_path / "alone"),
+        _draw("first", tmp_path / "first"),
+        _draw("short", tmp_path / "short"),
+        _draw("second", tmp_path / "second", "first"),
+        _draw("third", tmp_path / "third", "second"),
+        _draw("after short", tmp_path / "after", "short"),
+    ]
+    ended: list[str] = []
+    run_steps(steps, tmp_path, lambda name, line: ended.append(name) if line is None else None)
+    assert ended == ["first", "short", "second", "alone", "third", "after short"]
+
+
 def test_what_is_done_is_not_pending(done) -> None:
     root, steps, _ = done
     assert pending(steps, root) == []

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from detection.model.faster_rcnn import FasterRCNN
+from detection.reproduction.mini import CPU, QUICK, Preset
 from resdet.tools import alternate, localize, pretrain
 from resdet.tools._run import IDLE_WARNINGS, shipped_configs
 from resdet.tools.train import _cli
@@ -88,14 +89,16 @@ def test_the_small_studys_detectors_differ_in_the_backbone_alone(shapes: Path, t
     assert all(values == found["vgg11", 16] for values in found.values())
 
 
-def test_the_small_studys_classifier_builds(tmp_path: Path):
-    cli = build_classifier(tmp_path / "data", tmp_path, "mini_pretrain.yaml")
+@pytest.mark.parametrize("preset", [CPU, QUICK])
+def test_the_small_studys_classifier_builds(preset: Preset, tmp_path: Path):
+    cli = build_classifier(tmp_path / "data", tmp_path, options=preset.pretraining)
     assert cli.model.hparams["backbone"] == "resnet18"
     assert cli.datamodule.augmentation.crop == 64
     assert cli.model.rate.at(0) == 0.005
     for _ in range(20):
         cli.model.rate.trained(0.0)
-    rates = [cli.model.rate.at(step) for step in (0, 2625, 3375)]
+    updates = 375 * cli.trainer.max_epochs  # of 6000 images
+    rates = [cli.model.rate.at(round(share * updates)) for share in (0.69, 0.71, 0.91)]
     assert rates == pytest.approx([0.02, 0.002, 0.0002])
 
 
@@ -204,7 +207,7 @@ def test_schedules_follow_the_number_of_images(shapes: Path, tmp_path: Path):
     assert (drop, later) == (80000, round(80000 * ratio, -3))
 
 
-def build_classifier(folder: Path, output: Path, *files: str) -> Any:
+def build_classifier(folder: Path, output: Path, *files: str, options: tuple[str, ...] = ()) -> Any:
     """Does what `resdet pretrain` does before the first step; the weights take no memory."""
     (folder / "train" / "cat").mkdir(parents=True)
     (folder / "train" / "cat" / "0.png").touch()
@@ -213,7 +216,7 @@ def build_classifier(folder: Path, output: Path, *files: str) -> Any:
     with torch.device("meta"), warnings.catch_warnings():
         for message in IDLE_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        return pretrain._cli(shipped_configs([*names, *own]))
+        return pretrain._cli(shipped_configs([*names, *options, *own]))
 
 
 def test_the_papers_classifier_for_imagenet_builds(tmp_path: Path):

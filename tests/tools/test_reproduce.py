@@ -58,6 +58,7 @@ def test_a_table_from_prediction_files_alone(
     assert gap["paper"] == 3.2
     assert gap["ours"]["value"] == pytest.approx(100 - first["figures"][0]["ours"]["value"])
     assert gap["verdict"] == "same direction"
+    assert 0 < max(found["seconds"].values()) <= found["wall_seconds"] + 0.1
     figures = json.loads((out / "evaluations/given-voc0712-vgg16-0/figures.json").read_text())
     hashes = found["predictions_sha256"]
     assert hashes["voc0712-vgg16"] == [figures["predictions_sha256"]]
@@ -70,6 +71,12 @@ def test_a_table_from_prediction_files_alone(
     assert "://" not in page  # it fetches nothing
     assert "100.0 [100.0, 100.0]" in page
     assert (out / "table7-runs.html").is_file()
+
+    (out / "steps" / "report-table7.json").unlink()
+    assert reproduce.main([*arguments, "--resamples", "20"]) == 0
+    resumed = json.loads((out / "table7.json").read_text())
+    assert resumed["rows"] == found["rows"]
+    assert resumed["wall_seconds"] is None  # the last step alone was left
 
     # Several runs of a row are its seeds; evaluated folders serve as they are.
     both = out / "evaluations/given-voc0712-vgg16-0", out / "evaluations/given-voc0712-resnet101-0"

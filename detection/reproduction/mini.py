@@ -98,9 +98,9 @@ QUICK = CPU._replace(
     seeds=1,
     pretraining=(
         *CPU.pretraining,
-        *("--trainer.max_epochs", "7", "--model.schedule.milestones", "[1840, 2360]"),
+        *("--trainer.max_epochs", "10", "--model.schedule.milestones", "[2625, 3375]"),
     ),
-    images=(("--train", "800", "--val", "60", "--test", "300"), ()),
+    images=(("--train", "1000", "--val", "60", "--test", "300"), ()),
 )
 GPU = CPU._replace(
     name="mini-gpu",

@@ -69,6 +69,21 @@ def pending(steps: Sequence[Step], output: Path) -> list[Step]:
     return [step for step in steps if due[step.name]]
 
 
+def in_order(steps: Sequence[Step], jobs: int) -> list[Step]:
+    """Returns steps in the order in which they begin as soon as they can.
+
+    Args:
+        steps: each after those it waits for.
+        jobs: how many run at once. With several, what holds up most others begins first, so that
+            no job waits for a long chain at the end.
+    """
+    found: dict[str, set[str]] = {step.name: set() for step in steps}
+    for step in reversed(steps):
+        for name in found.keys() & step.after:
+            found[name] |= {step.name, *found[step.name]}
+    return sorted(steps, key=lambda step: -len(found[step.name]) if jobs > 1 else 0)
+
+
 def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) -> None:
     """Runs what is pending.
 
@@ -97,7 +112,7 @@ def seconds_of(name: str, output: Path) -> float | None:
 
 
 def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
-    waiting = {step.name: step for step in sorted(due, key=_followers(due), reverse=True)}
+    waiting = {step.name: step for step in in_order(due, jobs)}
     for name in waiting:  # what depended on a step that is done anew is no longer true
         _marker(name, output).unlink(missing_ok=True)
     running: dict[Future[None], str] = {}
@@ -117,19 +132,6 @@ def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
         except BaseException:
             stop.set()
             raise
-
-
-def _followers(steps: Sequence[Step]) -> Callable[[Step], int]:
-    """Counts the steps that wait for one, directly or not: what holds up most has to begin first.
-
-    Args:
-        steps: each after those it waits for.
-    """
-    found: dict[str, set[str]] = {step.name: set() for step in steps}
-    for step in reversed(steps):
-        for name in found.keys() & step.after:
-            found[name] |= {step.name, *found[step.name]}
-    return lambda step: len(found[step.name])
 
 
 def _ready(waiting: Mapping[str, Step], running: Iterable[str], room: int) -> list[Step]:

@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from detection.reproduction.steps import Step, StepError, last_line, pending, run_steps, seconds_of
+from detection.reproduction.steps import (
+    Step,
+    StepError,
+    in_order,
+    last_line,
+    pending,
+    run_steps,
+    seconds_of,
+)
 
 
 def _quiet(name: str, line: str | None) -> None:
@@ -40,16 +48,16 @@ def test_steps_run_in_their_order(done) -> None:
 
 def test_what_holds_up_most_begins_first(tmp_path: Path) -> None:
     steps = [
-        _draw("alone", tmp_path / "alone"),
-        _draw("first", tmp_path / "first"),
-        _draw("short", tmp_path / "short"),
-        _draw("second", tmp_path / "second", "first"),
-        _draw("third", tmp_path / "third", "second"),
-        _draw("after short", tmp_path / "after", "short"),
+        _draw("alone", tmp_path),
+        _draw("first", tmp_path),
+        _draw("short", tmp_path),
+        _draw("second", tmp_path, "first"),
+        _draw("third", tmp_path, "second"),
+        _draw("after short", tmp_path, "short"),
     ]
-    ended: list[str] = []
-    run_steps(steps, tmp_path, lambda name, line: ended.append(name) if line is None else None)
-    assert ended == ["first", "short", "second", "alone", "third", "after short"]
+    names = [step.name for step in in_order(steps, jobs=2)]
+    assert names == ["first", "short", "second", "alone", "third", "after short"]
+    assert in_order(steps, jobs=1) == steps
 
 
 def test_what_is_done_is_not_pending(done) -> None:

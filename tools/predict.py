@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 EPILOG = """
 Folders are searched recursively, folders and patterns for images by suffix, hidden files left out.
 A picture keeps its name and its path below the folder that all INPUTs share; what is not JPEG or
-PNG becomes PNG. predictions.json has every detection above the model's own threshold.
+PNG becomes PNG. predictions.json has every detection above the model's own threshold. The INPUTs
+stand before --scales, which takes all that follows it for numbers.
 
 exit code: 0; 1 if images were skipped or none was found; 2 if it could not run
 """

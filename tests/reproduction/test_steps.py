@@ -60,6 +60,18 @@ def test_what_holds_up_most_begins_first(tmp_path: Path) -> None:
     assert in_order(steps, jobs=1) == steps
 
 
+def test_a_chain_begins_before_what_stands_alone(tmp_path: Path) -> None:
+    steps = [
+        *(_draw(name, tmp_path / name) for name in ("a", "b")),
+        _draw("chain", tmp_path / "chain"),
+        _draw("end", tmp_path / "end", "chain"),
+    ]
+    told: list[tuple[str, str | None]] = []
+    run_steps(steps, tmp_path, lambda *words: told.append(words), jobs=2)
+    first_end = next(i for i, (_, line) in enumerate(told) if line is None)
+    assert {name for name, _ in told[:first_end]} == {"chain", "a"}
+
+
 def test_what_is_done_is_not_pending(done) -> None:
     root, steps, _ = done
     assert pending(steps, root) == []

@@ -22,14 +22,17 @@ LABELS = LabelMap.from_names(("dog", "cat"))
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "last.ckpt", seed=0)
+
+
+def save_checkpoint(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
     spec = DetectorSpec("resnet18", pyramid=True, frozen_stages=0, batch_norm="trained")
     detector = faster_rcnn(len(LABELS.names), spec)
     # Spread scores over [0, 1]: with the initial weights all are near 1/3.
     torch.nn.init.normal_(detector.roi_head.class_logits.weight, std=0.2)
     description = Description(spec, detector.preprocessing, LABELS, 64, 96)
     state = {PREFIX + key: value for key, value in detector.state_dict().items()}
-    path = tmp_path_factory.mktemp("run") / "last.ckpt"
     torch.save({KEY: description.to_plain(), "state_dict": state}, path)
     return path
 
@@ -120,17 +123,22 @@ def test_patterns_and_files_are_drawn_once(checkpoint: Path, folder: Path) -> No
 
 
 def test_an_improved_ensemble(checkpoint: Path, folder: Path) -> None:
-    switches = ("--flip", "--vote", "--checkpoint", str(checkpoint))
-    assert predict(checkpoint, "photos/a.png", *switches) == 0
+    other = save_checkpoint(folder / "other.ckpt", seed=1)
+    image = read_image(Path("photos/a.png"))
     improvements = Improvements(flip=True, voting=True)
-    predictor = Predictor.from_checkpoint(
-        checkpoint, "cpu", others=[checkpoint], improvements=improvements
-    )
-    (expected,) = predictor([read_image(Path("photos/a.png"))])
+
+    def boxes(*others: Path, improvements: Improvements = Improvements()) -> list:
+        ensemble = Predictor.from_checkpoint(
+            checkpoint, "cpu", others=others, improvements=improvements
+        )
+        return ensemble([image])[0].boxes.tolist()
+
+    assert predict(checkpoint, "photos/a.png", "--flip", "--vote", "--checkpoint", str(other)) == 0
     (record,) = records()
-    assert [row["box"] for row in record["detections"]] == expected.boxes.tolist()
-    (plain,) = Predictor.from_checkpoint(checkpoint, "cpu")([read_image(Path("photos/a.png"))])
-    assert expected.boxes.tolist() != plain.boxes.tolist()
+    found = [row["box"] for row in record["detections"]]
+    assert found == boxes(other, improvements=improvements)
+    assert found != boxes(improvements=improvements)
+    assert found != boxes(other)
 
 
 def test_improvements_that_do_not_go_together(

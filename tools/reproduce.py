@@ -39,7 +39,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--data", type=Path, help="VOCdevkit or coco; where mini draws its own")
+    parser.add_argument(
+        "--data", type=Path, help="VOCdevkit or coco; folder in which mini draws its own"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/reproduce"), help="of the runs")
     parser.add_argument("--seeds", type=int, help="trainings of each network (1; mini: 3)")
     parser.add_argument("--devices", type=int, default=1, help="GPUs of a training")
@@ -77,7 +79,8 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
     if options.study == "mini":
         preset = preset_of(options.quick, options.gpu)
         seeds = list(range(options.seeds or preset.seeds))
-        return mini(preset, options.data or options.output / f"{preset.name}-data", seeds), seeds
+        data = (options.data or options.output) / f"{preset.name}-data"
+        return mini(preset, data, seeds), seeds
     seeds = list(range(options.seeds or 1))
     if options.study == "photos":
         return photos(options.data, options.weights, seeds), seeds

@@ -163,3 +163,9 @@ def test_a_stopped_run_stops_its_commands_and_goes_on_later(voc: Path, tmp_path:
     assert not log.with_suffix(".json").exists()
     assert reproduce.main(arguments) == 0
     assert log.with_suffix(".json").is_file()
+
+
+def test_the_small_studies_draw_their_own_data(capsys: pytest.CaptureFixture[str]) -> None:
+    for switch, folder in ((), "X/mini-data"), (("--quick",), "X/mini-quick-data"):
+        assert reproduce.main(["mini", *switch, "--list", "--data", "X"]) == 0
+        assert f"resdet shapes {folder}/detection --hard" in capsys.readouterr().out

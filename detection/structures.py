@@ -108,6 +108,8 @@ class Annotations(NamedTuple):
         areas: (N,) float64, square pixels: COCO's ``area`` field, the box's area for VOC.
         crowd: (N,) bool, COCO's ``iscrowd``.
         difficult: (N,) bool, VOC's ``difficult``.
+        extents: (N, 2) float64, width and height as the file states them, pixels; None where the
+            boxes say them. ``x1 + width`` is rounded, and COCO's metric counts by the width.
     """
 
     image_ids: NDArray[np.int64]
@@ -118,6 +120,7 @@ class Annotations(NamedTuple):
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    extents: NDArray[np.float64] | None = None
 
 
 class Predictions(NamedTuple):
@@ -129,9 +132,11 @@ class Predictions(NamedTuple):
             float64 from files, where rounding could make scores tie.
         scores: (N,) float.
         labels: (N,) int64, 1…K.
+        extents: (N, 2) float64 or None, as in `Annotations`.
     """
 
     image_ids: NDArray[np.int64]
     boxes: NDArray[np.floating]
     scores: NDArray[np.floating]
     labels: NDArray[np.int64]
+    extents: NDArray[np.float64] | None = None

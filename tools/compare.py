@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ EPILOG = """
 A RUN is a folder that `resdet evaluate` wrote. Runs of one recipe that differ in their seed are
 joined by commas: `resdet compare vgg-0,vgg-1,vgg-2 r101-0,r101-1,r101-2`. The intervals over images
 are a paired bootstrap of each recipe's first run; the spread over seeds says what another training
-would have given. Where the classes are VOC's, the figures of Tables 10 and 11 of the ResNet paper
-stand beside.
+would have given. Where the classes are VOC's twenty, the figures of Tables 10 and 11 of the ResNet
+paper stand beside; they are VOC's metric on VOC's test sets.
 """
 
 
@@ -33,7 +34,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--points", type=float, default=1.0, help="difference to show (1.0)")
     parser.add_argument("--output", type=Path, help="write the comparison as JSON too")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.points <= 0 or options.resamples < 1:
+        parser.error("--points and --resamples must be positive")
+    if options.output and not options.output.absolute().parent.is_dir():
+        parser.error(f"--output: {options.output.absolute().parent} is no folder")
+    return options
 
 
 def _groups(options: argparse.Namespace) -> list[list[Evaluated]]:
@@ -56,6 +62,8 @@ def _groups(options: argparse.Namespace) -> list[list[Evaluated]]:
 
 def _compare(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
+    from rich.console import Console
+    from rich.progress import Progress
 
     from detection.evaluation.matches import match_detections, match_voc
     from detection.evaluation.precision import (
@@ -74,12 +82,18 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
         [match(x.records.annotations, x.predictions, x.records.labels.names) for x in group]
         for group in groups
     ]
-    result = bootstrap(matches[0][0], matches[1][0], options.resamples, levels=levels)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("bootstrap", total=options.resamples)
+        advance = partial(bar.advance, task)
+        result = bootstrap(
+            matches[0][0], matches[1][0], options.resamples, levels=levels, advance=advance
+        )
     figures = [
         [100 * mean_precision(average_precision(one, levels=levels)) for one in group]
         for group in matches
     ]
-    spreads = [seed_spread(group) for group in figures]
+    known = not any(math.isnan(figure) for group in figures for figure in group)
+    spreads = [seed_spread(group) for group in figures] if known else []
     sigmas = [spread.std for spread in spreads if spread.runs > 1]
     needed = None
     if sigmas:
@@ -120,7 +134,7 @@ def _classes(result: Bootstrap, names: Sequence[str]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"class": name}
         for side, one in (("a", result.a), ("b", result.b), ("difference", result.difference)):
             row[side] = _percent(one.per_class[i]) if one else None
-        if set(names) <= set(VOC_CLASSES):
+        if set(names) == set(VOC_CLASSES):
             at = VOC_CLASSES.index(name)
             for number, (vgg, resnet, *_) in ((10, TABLE_10), (11, TABLE_11)):
                 row[f"table {number}"] = [vgg.per_class[at], resnet.per_class[at]]
@@ -154,7 +168,7 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
     for cells in rows:
         yield "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=False)).rstrip()
     yield ""
-    for side, spread in zip("AB", found["seeds"], strict=True):
+    for side, spread in zip("AB", found["seeds"], strict=False):  # none without objects
         if spread["runs"] > 1:
             yield (
                 f"{side} over {spread['runs']} seeds: {spread['mean']:.2f} ± {spread['std']:.2f}, "
@@ -172,7 +186,7 @@ def _tables(row: dict[str, Any]) -> list[list[float]]:
 
 
 def _paper_columns(classes: list[dict[str, Any]]) -> list[str]:
-    titles = ("paper, 07 test: VGG-16, ResNet-101", "12 test: VGG-16, ResNet-101")
+    titles = (f"paper, VOC {year} test, VOC's AP: VGG-16, ResNet-101" for year in ("2007", "2012"))
     return list(titles) if classes and "table 10" in classes[0] else []
 
 
@@ -198,17 +212,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = _parse(argv)
+    from detection.evaluation.figures import plain
+
     try:
         found = _compare(options)
+        print("\n".join(_text(found)))
         if options.output:
-            text = json.dumps(found, indent=2, ensure_ascii=False)
+            text = json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False)
             partial = options.output.with_name(f".{options.output.name}.{os.getpid()}.partial")
             partial.write_text(f"{text}\n", encoding="utf-8")
             partial.replace(options.output)
     except (ValueError, OSError) as error:
         print(f"resdet compare: {error}", file=sys.stderr)
         return 1
-    print("\n".join(_text(found)))
     return 0
 
 

@@ -66,13 +66,13 @@ def _score_predictions(options: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     from detection.data.folder import read_folder
-    from detection.data.records import summary
+    from detection.data.records import SCORING, summary
     from detection.evaluation.coco import evaluate_coco
     from detection.evaluation.voc import evaluate_voc
 
     with Progress(transient=True) as bar:
         bar.add_task("reading the data", total=None)
-        records = read_folder(options.data, options.split)
+        records = read_folder(options.data, options.split, use=SCORING)
     print(summary(options.split, records), file=sys.stderr)
     predictions = _read(options.predictions, records)
     case = records.annotations, predictions, records.labels.names
@@ -82,22 +82,29 @@ def _score_predictions(options: argparse.Namespace) -> None:
 
 
 def _read(files: Sequence[Path], records: Records) -> Predictions:
-    import numpy as np
-
+    from detection.evaluation.checks import join
     from detection.evaluation.results import read_results
     from detection.evaluation.submission import read_comp4
-    from detection.structures import Predictions
 
     others = [file for file in files if file.suffix not in (".json", ".txt")]
     if others:
         raise ValueError(f"{others[0]}: expected .json (COCO) or comp4_det_*.txt (VOC)")
-    parts = [read_results(file, records.labels.ids) for file in files if file.suffix == ".json"]
+    results = [file for file in files if file.suffix == ".json"]
+    if results and records.renumbered:
+        raise ValueError(
+            f"{results[0]}: image ids repeat in the splits, so that an id does not say which image "
+            "it is of: score each split by itself"
+        )
+    parts = [read_results(file, records.labels.ids) for file in results]
     comp4 = [file for file in files if file.suffix == ".txt"]
     if comp4:
         stems = [Path(str(file)).stem for file in records.files]
         ids = dict(zip(stems, records.annotations.image_ids.tolist(), strict=True))
+        if len(ids) < len(stems):
+            twice = next(stem for stem in ids if stems.count(stem) > 1)
+            raise ValueError(f"{comp4[0]}: two images of the split are called {twice}")
         parts.append(read_comp4(comp4, records.labels.names, ids))
-    return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
+    return join(parts)
 
 
 def _finish(
@@ -109,6 +116,7 @@ def _finish(
     origin: dict[str, Any],
 ) -> None:
     """Writes the results and prints the tables."""
+    from detection.data.records import digest
     from detection.evaluation.definitions import side_by_side
     from detection.evaluation.figures import write_figures
     from detection.evaluation.results import write_results
@@ -120,23 +128,27 @@ def _finish(
     scores = side_by_side(*case, coco, voc, options.engine)
     subject = (options.checkpoint or options.predictions)[0]
     name = f"evaluation-{options.split.replace('/', '-')}"
+    if options.predictions:
+        name += f"-{subject.stem}" if subject.suffix == ".json" else "-comp4"
     folder = options.output or subject.parent / name
-    folder.mkdir(parents=True, exist_ok=True)
     results = folder / "predictions.json"
+    if results.resolve() in [file.resolve() for file in options.predictions or ()]:
+        raise ValueError(f"{results}: would be written over: name another folder by --output")
+    folder.mkdir(parents=True, exist_ok=True)
     write_results(results, predictions, labels.ids)
     origin |= {
         "data": str(options.data.resolve()),
         "split": options.split,
         "labels": labels._asdict(),
         "engine": options.engine,
+        "annotations_sha256": digest(annotations),
         "predictions_sha256": hashlib.sha256(results.read_bytes()).hexdigest(),
         "command": options.command,
         "environment": environment(),
     }
     write_figures(folder, coco, voc, scores, origin)
-    tables = "\n\n".join(
-        (coco_table(coco), class_table(coco, voc), f"{definition_table(scores)}\n")
-    )
+    parts = (f"split {options.split}", coco_table(coco), class_table(coco, voc))
+    tables = "\n\n".join((*parts, f"{definition_table(scores)}\n"))
     (folder / "figures.txt").write_text(tables, encoding="utf-8")
     print(f"\n{tables}\npredictions: {results}\ntables: {folder}/figures.txt, .json, .csv")
 
@@ -148,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; the process's own if None.
 
     Returns:
-        The exit code.
+        The exit code: 0, 1 after an error, 130 after Ctrl-C or SIGTERM.
     """
     options = _parse(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -162,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _finish(options, annotations, predictions, labels, (coco, voc), origin)
         else:
             _score_predictions(options)
+    except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to both signals
+        return 130
     except (ValueError, OSError) as error:
         print(f"resdet evaluate: {error}", file=sys.stderr)
         return 1

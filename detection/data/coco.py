@@ -14,45 +14,53 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detection.data import coco_cache, coco_file
+from detection.data.coco_columns import read_columns
 from detection.data.coco_fields import integer, record
 from detection.data.coco_images import Images, read_images
-from detection.data.coco_objects import Objects, read_columns, read_objects
+from detection.data.coco_objects import Objects, read_objects
 from detection.data.image_files import ImageFiles
 from detection.data.labels import LabelMap
-from detection.data.records import DataError, Records, Skipped, UnusableError
+from detection.data.records import TRAINING, DataError, Records, Skipped, UnusableError, Use
 from detection.structures import Annotations
 
 
-def read_coco(annotation_file: Path, image_root: Path, labels: LabelMap | None = None) -> Records:
+def read_coco(
+    annotation_file: Path,
+    image_root: Path,
+    labels: LabelMap | None = None,
+    use: Use = TRAINING,
+) -> Records:
     """Reads a COCO annotation file.
 
     Images without annotations stay. Boxes that reach over the border are clipped. Left out and
     counted are images without a file or a usable size (their annotations go with them), and
     annotations of unknown images or categories, with an id seen before, or whose box is not
-    finite, is empty or lies outside.
+    finite, is empty or lies outside. For a metric the boxes stay as they are, empty ones and those
+    outside too, with the width and height that the file states.
 
     Args:
         annotation_file: JSON with the tables ``images``, ``annotations`` and ``categories``; the
             second may be missing, as in ``image_info_test-dev2017.json``.
         image_root: folder that ``file_name`` is relative to.
         labels: the categories to expect; those of the file when None.
+        use: what for.
 
     Returns:
         The images in the order of the file; ``areas`` is the field ``area``, or the area of the
-        clipped box where that is absent.
+        box, clipped if it is, where that is absent.
 
     Raises:
         DataError: the file is not such JSON; an image id is no integer or is used twice; a
             ``file_name`` leads out of ``image_root``; the categories are not those of ``labels``;
             or not one image can be used.
     """
-    records = coco_cache.load_records(annotation_file, image_root)
+    records = coco_cache.load_records(annotation_file, image_root, use)
     if records is None:
         then = coco_cache.stamp(annotation_file)
-        files = ImageFiles(image_root)
-        records = _read(annotation_file, image_root, files, labels)
+        files = ImageFiles(image_root, use.with_files)
+        records = _read(annotation_file, image_root, files, labels, use.clipped)
         if files.listed:
-            coco_cache.store(annotation_file, then, files.folders(), records)
+            coco_cache.store(annotation_file, then, files.folders(), records, use)
     _refuse_difference(labels, records.labels, annotation_file)
     return records
 
@@ -71,13 +79,15 @@ class _Prepared(NamedTuple):
     skipped: list[Skipped]
 
 
-def _read(path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | None) -> Records:
+def _read(
+    path: Path, image_root: Path, files: ImageFiles, labels: LabelMap | None, clipped: bool
+) -> Records:
     tables = coco_file.load(path, partial(_prepare, path, files, labels))
     found, images, skipped = tables.others
     if not len(images.files):
         first = f", first {skipped[0].record}: {skipped[0].reason}" if skipped else ""
         raise DataError(f"{path}: none of {len(images.ids)} images can be used{first}")
-    arguments = (images, found.label_of_id(), path)
+    arguments = (images, found.label_of_id(), path, clipped)
     if isinstance(tables.annotations, list):
         objects, more = read_objects(tables.annotations, *arguments)
     else:
@@ -114,6 +124,7 @@ def _pack(images: Images, objects: Objects) -> Annotations:
         areas=objects.areas[order],
         crowd=objects.crowd[order],
         difficult=np.zeros(len(order), np.bool_),
+        extents=None if objects.extents is None else objects.extents.take(order, axis=0),
     )
 
 

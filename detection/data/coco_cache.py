@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.labels import LabelMap
-from detection.data.records import Records, Skipped
+from detection.data.records import DETECTION, SCORING, TRAINING, Records, Skipped, Use
 from detection.structures import Annotations
 
-VERSION = 1
+VERSION = 2
 SMALLEST = 2**20  # bytes; a smaller file is read as fast
 SETTLED = 2_000_000_000  # nanoseconds after which a change must alter the time of modification
 
@@ -43,19 +43,21 @@ def stamp(annotation_file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def load_records(annotation_file: Path, image_root: Path) -> Records | None:
+def load_records(annotation_file: Path, image_root: Path, use: Use) -> Records | None:
     """Returns what `store` kept, if it still holds.
 
     Args:
         annotation_file: the annotation file.
         image_root: folder of the images.
+        use: what the records are for.
     """
     root = image_root.resolve()
     # Whatever is wrong with the entry, reading the annotations anew mends it.
-    with contextlib.suppress(Exception), _open(annotation_file) as (head, archive):
+    with contextlib.suppress(Exception), _open(annotation_file, use) as (head, archive):
         times = {name: (root / name).stat().st_mtime_ns for name in head["folders"]}
         if head["root"] == str(root) and head["folders"] == times:
-            annotations = Annotations(*(archive[name] for name in Annotations._fields))
+            arrays = {name: archive[name] for name in Annotations._fields if name in archive}
+            annotations = Annotations(**arrays)
             skipped = tuple(Skipped(str(annotation_file), *pair) for pair in head["skipped"])
             return Records(archive["files"], image_root, annotations, _labels(head), skipped)
     return None
@@ -67,13 +69,18 @@ def load_labels(annotation_file: Path) -> LabelMap | None:
     Args:
         annotation_file: the annotation file.
     """
-    with contextlib.suppress(Exception), _open(annotation_file) as (head, _):
-        return _labels(head)
+    for use in (TRAINING, DETECTION, SCORING):
+        with contextlib.suppress(Exception), _open(annotation_file, use) as (head, _):
+            return _labels(head)
     return None
 
 
 def store(
-    annotation_file: Path, then: tuple[int, int], folders: dict[str, int], records: Records
+    annotation_file: Path,
+    then: tuple[int, int],
+    folders: dict[str, int],
+    records: Records,
+    use: Use,
 ) -> None:
     """Keeps what was read, if it is worth it and was not changed just now.
 
@@ -83,6 +90,7 @@ def store(
         folders: the image folders relative to the root, with their times of modification before
             they were listed, nanoseconds.
         records: what was read.
+        use: what for.
     """
     size, modified = then
     age = time.time_ns() - max(modified, *folders.values(), 0)
@@ -96,9 +104,12 @@ def store(
         "ids": records.labels.ids,
         "skipped": [entry[1:] for entry in records.skipped],
     }
-    arrays = records.annotations._asdict() | {"files": records.files}
+    arrays: dict[str, Any] = {"files": records.files}
+    for name, array in records.annotations._asdict().items():
+        if array is not None:
+            arrays[name] = array
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
-        path = _entry(annotation_file)
+        path = _entry(annotation_file, use)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
@@ -110,22 +121,24 @@ def store(
 
 
 @contextlib.contextmanager
-def _open(annotation_file: Path) -> Iterator[tuple[dict[str, Any], Mapping[str, NDArray[Any]]]]:
+def _open(
+    annotation_file: Path, use: Use
+) -> Iterator[tuple[dict[str, Any], Mapping[str, NDArray[Any]]]]:
     """Opens the entry of a file that has not changed since."""
     now = stamp(annotation_file)
     if now[0] < SMALLEST:
         raise LookupError("small files are not kept")
-    with _entry(annotation_file).open("rb") as file, np.load(file) as archive:
+    with _entry(annotation_file, use).open("rb") as file, np.load(file) as archive:
         head = json.loads(archive["head"].tobytes())
         if head["version"] != [VERSION, *now]:
             raise LookupError("the annotation file has changed")
         yield head, archive
 
 
-def _entry(annotation_file: Path) -> Path:
+def _entry(annotation_file: Path, use: Use) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(os.fsencode(annotation_file.resolve())).hexdigest()[:32]
-    return folder / "resdet" / f"{name}.npz"
+    return folder / "resdet" / f"{name}{use.clipped:d}{use.with_files:d}.npz"
 
 
 def _labels(head: dict[str, Any]) -> LabelMap:

@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from detection.data.coco_columns import pack_annotations
 from detection.data.coco_images import ImageRow
-from detection.data.coco_objects import pack_annotations
 from detection.data.records import DataError
 from detection.json_rows import BETWEEN_ROWS, Columns, Rows, read_columns_beside
 
@@ -38,7 +38,7 @@ class Tables(NamedTuple, Generic[_Kind]):
 
     Attributes:
         others: what was made of the images and categories.
-        annotations: `coco_objects.pack_annotations` of all, or the records, whatever they are.
+        annotations: `coco_columns.pack_annotations` of all, or the records, whatever they are.
     """
 
     others: _Kind

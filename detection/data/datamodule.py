@@ -21,7 +21,7 @@ from detection.data.folder import folder_labels, read_folder
 from detection.data.labels import LabelMap
 from detection.data.loading import TrainLoader, info, worker_settings
 from detection.data.proposals import StoredProposals
-from detection.data.records import DataError, Records, summary
+from detection.data.records import DETECTION, TRAINING, DataError, Records, summary
 from detection.data.sampling import Draw, TrainBatches, shard
 from detection.data.transforms import NONE, PAPER, Augmentation, Transform
 from detection.structures import Annotations
@@ -114,7 +114,7 @@ class DetectionData(LightningDataModule):
 
     @property
     def val_records(self) -> Records:
-        """The validation split."""
+        """The validation split, its boxes as a metric counts them."""
         return self._read("val")
 
     @property
@@ -200,7 +200,8 @@ class DetectionData(LightningDataModule):
     def _read(self, part: str) -> Records:
         if part not in self._records:
             split = self._splits[part]
-            records = read_folder(self._root, split, self.labels)
+            use = TRAINING if part == "train" else DETECTION
+            records = read_folder(self._root, split, self.labels, use)
             info(summary(f"{self._root}, split {split}", records))
             self._records[part] = records
         return self._records[part]

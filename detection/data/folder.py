@@ -15,7 +15,7 @@ import numpy as np
 
 from detection.data.coco import coco_labels, read_coco
 from detection.data.labels import LabelMap
-from detection.data.records import DataError, Records
+from detection.data.records import TRAINING, DataError, Records, Use
 from detection.data.voc import read_voc, voc_labels
 from detection.structures import Annotations
 
@@ -44,7 +44,9 @@ class CocoSource(NamedTuple):
     image_root: Path
 
 
-def read_folder(root: Path, split: str, labels: LabelMap | None = None) -> Records:
+def read_folder(
+    root: Path, split: str, labels: LabelMap | None = None, use: Use = TRAINING
+) -> Records:
     """Reads a split of a folder in VOC's or COCO's layout, or a union of splits.
 
     - VOC: ``Annotations/``, ``ImageSets/Main/NAME.txt``, ``JPEGImages/``.
@@ -56,6 +58,7 @@ def read_folder(root: Path, split: str, labels: LabelMap | None = None) -> Recor
         root: the folder.
         split: ``[FOLDER/]NAME[+…]``.
         labels: the classes to expect; those that ``folder_labels`` finds when None.
+        use: what for.
 
     Returns:
         The images of the splits, one after another; see ``concatenate``.
@@ -68,24 +71,27 @@ def read_folder(root: Path, split: str, labels: LabelMap | None = None) -> Recor
     for source in sources:
         if labels is None and isinstance(source, VocSource):
             labels = _voc_union(sources)
-        records.append(read_source(source, labels))
+        records.append(read_source(source, labels, use))
         labels = records[0].labels
     return concatenate(records)
 
 
-def read_source(source: VocSource | CocoSource, labels: LabelMap | None = None) -> Records:
+def read_source(
+    source: VocSource | CocoSource, labels: LabelMap | None = None, use: Use = TRAINING
+) -> Records:
     """Reads a single split.
 
     Args:
         source: of `find_sources`.
         labels: the classes to expect; those of the folder or file when None.
+        use: what for.
 
     Raises:
         DataError: the reader refuses the data.
     """
     if isinstance(source, CocoSource):
-        return read_coco(source.annotation_file, source.image_root, labels)
-    return read_voc(source.root, source.split, labels)
+        return read_coco(source.annotation_file, source.image_root, labels, use)
+    return read_voc(source.root, source.split, labels, use)
 
 
 def folder_labels(root: Path, split: str) -> LabelMap:
@@ -139,9 +145,9 @@ def concatenate(records: Sequence[Records]) -> Records:
     unique, counts = np.unique(files, return_counts=True)
     if len(unique) < len(files):
         raise DataError(f"{root / str(unique[counts > 1][0])}: the image is in several splits")
-    annotations = _joined([item.annotations for item in records])
+    annotations, renumbered = _joined([item.annotations for item in records])
     skipped = tuple(entry for item in records for entry in item.skipped)
-    return Records(files, root, annotations, first.labels, skipped)
+    return Records(files, root, annotations, first.labels, skipped, renumbered)
 
 
 def _below(root: Path, records: Records) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
@@ -149,15 +155,19 @@ def _below(root: Path, records: Records) -> np.ndarray[tuple[int], np.dtype[np.s
     return np.array([str(folder / str(file)) for file in records.files], np.str_)
 
 
-def _joined(parts: Sequence[Annotations]) -> Annotations:
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    joined = Annotations(*columns)
+def _joined(parts: Sequence[Annotations]) -> tuple[Annotations, bool]:
+    """Joins annotations; also whether the images had to be numbered anew."""
+    *columns, extents = zip(*parts, strict=True)
+    joined = Annotations(*map(np.concatenate, columns))
+    if extents[0] is not None:  # so have the others: they are of one layout
+        joined = joined._replace(extents=np.concatenate(extents))
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     image_ids = joined.image_ids
-    if len(np.unique(image_ids)) < len(image_ids):
+    repeat = len(np.unique(image_ids)) < len(image_ids)
+    if repeat:
         image_ids = np.arange(1, len(image_ids) + 1, dtype=np.int64)
-    return joined._replace(offsets=offsets, image_ids=image_ids)
+    return joined._replace(offsets=offsets, image_ids=image_ids), repeat
 
 
 def _voc_union(sources: Sequence[VocSource | CocoSource]) -> LabelMap:

@@ -22,12 +22,14 @@ class ImageFiles:
 
     Attributes:
         root: the folder, resolved.
+        needed: whether there must be such a file.
         listed: whether the listings alone say which names are found. They do not where a name
             leads over a symbolic link or into a folder that cannot be listed.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, needed: bool = True) -> None:
         self.root = root.resolve()
+        self.needed = needed
         self.listed = True
         self._listings: dict[str, _Listing | None] = {}
 
@@ -45,23 +47,29 @@ class ImageFiles:
 
         Raises:
             DataError: it is no path, or leads out of the root.
-            UnusableError: there is no such file.
+            UnusableError: there is no such file, and it is needed.
         """
         folder, base = os.path.split(name) if isinstance(name, str) else ("", "")
         listing = self._listing(folder)
         if listing and base in listing.files:
             return listing.prefix + base
-        if not listing or base in listing.others or base in ("", ".", ".."):
+        special = base in ("", ".", "..")
+        if not listing or base in listing.others or special:
             self.listed = False
+        elif not self.needed and not special:
+            return listing.prefix + base
         file = self._contained(name, where)
-        if not os.path.isfile(self.root / file):
+        if self.needed and not os.path.isfile(self.root / file):
             raise UnusableError(f"{self.root / file}: no such file")
         return file
 
     def hold(self, names: Collection[str]) -> bool:
-        """Whether each name is that of a file in the root itself, and of no link."""
+        """Whether each name is found in the root itself, and over no link."""
         listing = self._listing("")
-        return listing is not None and listing.files.issuperset(names)
+        if listing is None or self.needed:
+            return listing is not None and listing.files.issuperset(names)
+        plain = not any(os.sep in name or name in ("", ".", "..") for name in names)
+        return plain and listing.others.isdisjoint(names)
 
     def _listing(self, folder: str) -> _Listing | None:
         if folder not in self._listings:

@@ -1,5 +1,6 @@
 """What a reader returns: a data set's images and ground truth, and what was left out."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ class Records(NamedTuple):
         annotations: the ground truth of the I images, in the same order.
         labels: names and ids of the classes.
         skipped: every record that was left out, with the reason.
+        renumbered: whether the image ids are positions, as those of joined splits repeat.
     """
 
     files: NDArray[np.str_]
@@ -49,10 +51,21 @@ class Records(NamedTuple):
     annotations: Annotations
     labels: LabelMap
     skipped: tuple[Skipped, ...]
+    renumbered: bool = False
 
     def path(self, index: int) -> Path:
         """Returns the file of image ``index``."""
         return self.root / str(self.files[index])
+
+
+def digest(annotations: Annotations) -> str:
+    """Returns the sha256 of all that a metric counts by."""
+    found = hashlib.sha256()
+    for name, array in annotations._asdict().items():
+        if array is not None:
+            found.update(f"{name} {array.shape} {array.dtype.str} ".encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 _REASONS = 3  # how many skipped records a summary names
@@ -88,6 +101,7 @@ class ObjectRow(NamedTuple):
         area: square pixels.
         crowd: COCO's ``iscrowd``.
         difficult: VOC's ``difficult``.
+        extent: width and height as COCO's file states them, pixels.
     """
 
     box: tuple[float, float, float, float]
@@ -95,6 +109,25 @@ class ObjectRow(NamedTuple):
     area: float
     crowd: bool = False
     difficult: bool = False
+    extent: tuple[float, float] = (0.0, 0.0)
+
+
+class Use(NamedTuple):
+    """What records are read for.
+
+    Attributes:
+        clipped: for training: boxes are cut at the borders of their image, and those that are
+            empty or lie outside are left out. A metric counts the boxes that the file gives.
+        with_files: an image without a file is left out. Stored detections need no image.
+    """
+
+    clipped: bool = True
+    with_files: bool = True
+
+
+TRAINING = Use()
+DETECTION = Use(clipped=False)
+SCORING = Use(clipped=False, with_files=False)
 
 
 class ImageRow(NamedTuple):

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from detection.data.images import image_size
 from detection.data.labels import LabelMap
-from detection.data.records import DataError, ImageRow, Records, Skipped, UnusableError, pack
+from detection.data.records import (
+    TRAINING,
+    DataError,
+    ImageRow,
+    Records,
+    Skipped,
+    UnusableError,
+    Use,
+    pack,
+)
 from detection.data.voc_xml import annotated_labels, read_annotated
 
 # In order of preference, where a name has several files.
@@ -22,12 +31,16 @@ _MAX_ID = 2**53  # a larger id would not survive JSON readers that use doubles
 _LIST_FLAG = re.compile(r"\s+(-1|0|1)$")
 
 
-def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
+def read_voc(
+    root: Path, split: str, labels: LabelMap | None = None, use: Use = TRAINING
+) -> Records:
     """Reads one split of a folder in VOC's layout.
 
     Boxes that reach over the border are clipped. Left out and counted are images without a
     readable XML file or without an image file, and objects whose box is not finite, has no
-    extent (``xmax <= xmin`` or ``ymax <= ymin`` in the file's own numbers) or lies outside. A
+    extent (``xmax <= xmin`` or ``ymax <= ymin`` in the file's own numbers) or lies outside. For
+    a metric the boxes stay as they are, as the VOC devkit counts them; those that are a pixel wide
+    or lie outside too. A
     split of which no image has an XML file is a test set whose ground truth is kept elsewhere:
     its images are read without objects.
 
@@ -39,9 +52,10 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
         split: name of a list in ``ImageSets/Main``. A last column of -1, 0 or 1, as in VOC's
             lists of single classes, is ignored.
         labels: names of the classes; all names in the folder (``voc_labels``) when None.
+        use: what for.
 
     Returns:
-        The images in the order of the list; areas are those of the clipped boxes.
+        The images in the order of the list; areas are those of the boxes, clipped if they are.
 
     Raises:
         DataError: the split is missing, empty or repeats a name; an object's class is not in
@@ -57,13 +71,13 @@ def read_voc(root: Path, split: str, labels: LabelMap | None = None) -> Records:
     hidden = not any(file.is_file() for file in files)
     for name, xml, image_id in zip(names, files, _image_ids(names), strict=True):
         try:
-            if name not in images:
+            if name not in images and use.with_files:
                 raise UnusableError(f"no image {name} in {root / 'JPEGImages'}")
-            file = f"JPEGImages/{images[name]}"
+            file = f"JPEGImages/{images.get(name, f'{name}.jpg')}"
             if hidden:
                 row, left_out = _read_hidden(root, file, image_id)
             else:
-                row, left_out = read_annotated(root, file, xml, image_id, label_of)
+                row, left_out = read_annotated(root, file, xml, image_id, label_of, use.clipped)
         except UnusableError as error:
             skipped.append(Skipped(str(xml), "image", str(error)))
         else:

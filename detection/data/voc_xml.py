@@ -46,7 +46,12 @@ def annotated_labels(folder: Path) -> LabelMap:
 
 
 def read_annotated(
-    root: Path, file: str, xml: Path, image_id: int, label_of: Callable[[str], int]
+    root: Path,
+    file: str,
+    xml: Path,
+    image_id: int,
+    label_of: Callable[[str], int],
+    clipped: bool = True,
 ) -> tuple[ImageRow, list[Skipped]]:
     """Reads the XML file of one image.
 
@@ -57,6 +62,7 @@ def read_annotated(
         image_id: the image's id.
         label_of: from a class name to its label, 1…K; it may raise UnusableError to leave the
             object out, or DataError to refuse the file.
+        clipped: whether boxes are cut at the border, and left out where nothing remains.
 
     Returns:
         The image in the size that the XML states, and the objects that were left out.
@@ -70,7 +76,7 @@ def read_annotated(
     skipped = []
     for number, element in enumerate(annotation.findall("object"), start=1):
         try:
-            row.objects.append(_object(element, label_of(_name(element)), row.size))
+            row.objects.append(_object(element, label_of(_name(element)), row.size, clipped))
         except UnusableError as error:
             skipped.append(Skipped(str(xml), f"object {number}", str(error)))
         except DataError as error:
@@ -120,15 +126,17 @@ def _name(element: Element) -> str:
     return name
 
 
-def _object(element: Element, label: int, size: tuple[int, int]) -> ObjectRow:
+def _object(element: Element, label: int, size: tuple[int, int], clipped: bool) -> ObjectRow:
     xmin, ymin, xmax, ymax = (_number(element, corner) for corner in _CORNERS)
-    if xmax <= xmin or ymax <= ymin:
+    narrow = min(xmax - xmin, ymax - ymin)
+    if narrow < 0 or (narrow == 0 and clipped):
         raise UnusableError(
             f"box (xmin {xmin:.10g}, ymin {ymin:.10g}, xmax {xmax:.10g}, ymax {ymax:.10g}) "
             "is empty or reversed"
         )
     # The +1 rule: the first pixel is number 1, the last one belongs to the box.
-    x1, y1, x2, y2 = box = clip_box((xmin - 1, ymin - 1, xmax, ymax), size)
+    box = xmin - 1, ymin - 1, xmax, ymax
+    x1, y1, x2, y2 = box = clip_box(box, size) if clipped else box
     difficult = _text(element, "difficult") or "0"
     if difficult not in ("0", "1"):
         raise UnusableError(f"difficult is {difficult!r}, expected 0 or 1")

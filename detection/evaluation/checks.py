@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from detection.evaluation.overlaps import xywh
 from detection.structures import Annotations, Predictions
 
 
@@ -76,8 +77,24 @@ def _stable_order(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def select(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
     """Returns the given rows of the detections, in the given order."""
-    image_ids, boxes, scores, labels = predictions
-    return Predictions(image_ids[rows], boxes.take(rows, axis=0), scores[rows], labels[rows])
+    image_ids, boxes, scores, labels, extents = predictions
+    return Predictions(
+        image_ids[rows],
+        boxes.take(rows, axis=0),
+        scores[rows],
+        labels[rows],
+        None if extents is None else extents.take(rows, axis=0),
+    )
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Returns the detections of several parts, at least one, part by part."""
+    *columns, extents = zip(*parts, strict=True)
+    joined = Predictions(*map(np.concatenate, columns))
+    if all(one is None for one in extents):
+        return joined
+    sides = [xywh(part.boxes, part.extents)[:, 2:] for part in parts]
+    return joined._replace(extents=np.concatenate(sides))
 
 
 def check_predictions(predictions: Predictions, classes: int) -> None:
@@ -93,8 +110,8 @@ def check_predictions(predictions: Predictions, classes: int) -> None:
     n = len(predictions.image_ids)
     shapes = {"image_ids": (n,), "boxes": (n, 4), "scores": (n,), "labels": (n,)}
     _check_arrays("predictions", predictions, shapes, integers=("image_ids", "labels"))
-    image_ids, _, scores, _ = predictions
-    _check_boxes("predictions", image_ids, predictions.boxes, predictions.labels, classes)
+    image_ids, scores = predictions.image_ids, predictions.scores
+    _check_boxes("predictions", image_ids, predictions, classes)
     _refuse(~np.isfinite(scores), "predictions", image_ids, scores, "the score is not finite")
 
 
@@ -118,7 +135,7 @@ def check_annotations(annotations: Annotations, classes: int) -> None:
     ids, counts = np.unique(annotations.image_ids, return_counts=True)
     _refuse(counts > 1, "annotations", ids, counts, "an image id must be listed once")
     image_ids = image_ids_of_boxes(annotations)
-    _check_boxes("annotations", image_ids, annotations.boxes, annotations.labels, classes)
+    _check_boxes("annotations", image_ids, annotations, classes)
     bad = ~(np.isfinite(areas) & (areas >= 0))
     _refuse(bad, "annotations", image_ids, areas, "the area must be finite and not negative")
 
@@ -145,13 +162,19 @@ def _check_arrays(
 def _check_boxes(
     source: str,
     image_ids: NDArray[np.int64],
-    boxes: NDArray[np.floating],
-    labels: NDArray[np.int64],
+    arrays: Annotations | Predictions,
     classes: int,
 ) -> None:
-    _refuse(~np.isfinite(boxes), source, image_ids, boxes, "the box is not finite")
+    boxes, labels, extents = arrays.boxes, arrays.labels, arrays.extents
+    if extents is not None and extents.shape != (len(boxes), 2):
+        expected = (len(boxes), 2)
+        raise ValueError(f"{source}: expected extents of shape {expected}, got {extents.shape}")
+    numbers = boxes if extents is None else np.hstack([boxes, extents])
+    _refuse(~np.isfinite(numbers), source, image_ids, boxes, "the box is not finite")
     x1, y1, x2, y2 = boxes.T
     negative = (x2 < x1) | (y2 < y1)
+    if extents is not None:
+        negative |= (extents < 0).any(axis=1)
     _refuse(negative, source, image_ids, boxes, "the box has a negative size")
     outside = (labels < 1) | (labels > classes)
     _refuse(outside, source, image_ids, labels, f"the label is outside 1…{classes}")

@@ -97,3 +97,20 @@ def official(coco: CocoFigures, voc: VocFigures) -> tuple[Score, ...]:
 
 def _limit(coco: CocoFigures) -> str:
     return f"{coco.max_detections[-1]} per image and class"
+
+
+def coco_heading(figures: CocoFigures) -> str:
+    """Says in a line how COCO's figures are defined."""
+    limits = "/".join(str(limit) for limit in figures.max_detections)
+    return (
+        f"COCO AP, boxes | IoU=0.50:0.95 | maxDets={limits} per image and class"
+        f" | crowd regions ignored, difficult objects ignored one to one | {figures.images} images"
+    )
+
+
+def voc_heading(figures: VocFigures) -> str:
+    """Says in a line how VOC's figures are defined."""
+    return (
+        f"VOC AP, 11 points (VOC07) and area (VOC10) | IoU>={figures.iou_threshold:.2f}"
+        f" | all detections | difficult and crowd count neither way | {figures.images} images"
+    )

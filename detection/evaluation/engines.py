@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.evaluation.checks import image_ids_of_boxes
+from detection.evaluation.overlaps import xywh
 from detection.structures import Annotations, Predictions
 
 Engine = Literal["hotcoco", "pycocotools"]
@@ -73,7 +74,7 @@ def accumulate(
         objects={
             "image_id": np.searchsorted(ids, image_ids_of_boxes(annotations)),
             "category_id": annotations.labels,
-            "bbox": _xywh(annotations.boxes),
+            "bbox": xywh(annotations.boxes, annotations.extents),
             "area": annotations.areas,
             "iscrowd": annotations.crowd,
             "difficult": annotations.difficult,
@@ -81,7 +82,7 @@ def accumulate(
         detections={
             "image_id": np.searchsorted(ids, predictions.image_ids),
             "category_id": predictions.labels,
-            "bbox": _xywh(predictions.boxes),
+            "bbox": xywh(predictions.boxes, predictions.extents),
             "score": predictions.scores,
         },
         limits=list(max_detections),
@@ -160,11 +161,3 @@ def _pycocotools(case: _Case) -> dict[str, Any]:
         evaluation.accumulate()
     values: dict[str, Any] = evaluation.eval
     return values
-
-
-def _xywh(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-    xywh = boxes.astype(np.float64)
-    x, y, width, height = xywh.T  # views
-    width -= x
-    height -= y
-    return xywh

@@ -175,10 +175,10 @@ def _pairs_of_images(
 ) -> Pairs:
     """Pairs, best first, of the given detections with objects that count, of any class."""
     objects = np.flatnonzero(counted)
-    images = np.searchsorted(matches.image_ids, image_ids_of_boxes(annotations)[objects])
+    images = np.searchsorted(matches.image_ids, image_ids_of_boxes(annotations))
     pairs = overlapping_pairs(
-        Boxes(matches.images[rows], matches.boxes[rows]),
-        Boxes(images, annotations.boxes[objects]),
+        Boxes(matches.images, matches.boxes, matches.extents).take(rows),
+        Boxes(images, annotations.boxes, annotations.extents).take(objects),
         np.zeros(len(objects), np.bool_),
         least,
     )

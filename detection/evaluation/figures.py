@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from detection.evaluation.coco import CocoFigures
-from detection.evaluation.definitions import Score
+from detection.evaluation.definitions import Score, coco_heading, voc_heading
 from detection.evaluation.voc import VocFigures
 
 COLUMNS = ("class", "objects", "AP", "AP50", "VOC07", "VOC10")
+STAMP = ("split", "COCO", "VOC")
+"""What each row of figures.csv says beside: of which images it is, and how it is defined."""
 
 
 def write_figures(
@@ -43,12 +45,14 @@ def write_figures(
         "voc": {"voc07": voc.voc07, "voc10": voc.voc10, "iou_threshold": voc.iou_threshold},
         "classes": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
     }
-    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False)
     Path(folder, "figures.json").write_text(f"{text}\n", encoding="utf-8")
     with Path(folder, "figures.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([["" if x is None else x for x in _plain(list(row))] for row in rows])
+        writer.writerow(COLUMNS + STAMP)
+        stamp = (origin.get("split", ""), coco_heading(coco), voc_heading(voc))
+        for row in rows:
+            writer.writerow(["" if x is None else x for x in plain([*row, *stamp])])
 
 
 def class_rows(
@@ -63,10 +67,10 @@ def class_rows(
     return [*rows, ("mean", objects, coco.ap, coco.ap50, voc.voc07, voc.voc10)]
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no nan."""
+def plain(value: Any) -> Any:
+    """Puts None where JSON has no nan and no infinity."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

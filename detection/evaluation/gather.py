@@ -12,6 +12,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detection.evaluation.checks import join
 from detection.structures import Detections, Predictions
 
 RECORD = np.dtype([("image_id", "i8"), ("box", "f4", 4), ("score", "f4"), ("label", "i8")])
@@ -52,14 +53,14 @@ class PredictionBuffer:
 
     def predictions(self) -> Predictions:
         """Returns all detections added so far."""
-        return _concatenate([_unpack(np.empty(0, RECORD)), *self._parts])
+        return join([_unpack(np.empty(0, RECORD)), *self._parts])
 
 
 def gather_predictions(local: Predictions) -> Predictions | None:
     """Gathers the detections of all ranks on rank 0.
 
     Args:
-        local: this rank's detections, possibly none.
+        local: this rank's detections, possibly none, of a detector: without extents.
 
     Returns:
         On rank 0 the detections of all ranks, in order of the ranks; None on the others.
@@ -88,7 +89,7 @@ def gather_predictions(local: Predictions) -> Predictions | None:
         everything = [part.cpu().numpy().view(RECORD) for part in received]
         parts = [_unpack(part[:n]) for part, n in zip(everything, lengths, strict=True)]
     _refuse_shared_images(parts)
-    return _concatenate(parts) if is_first else None
+    return join(parts) if is_first else None
 
 
 def broadcast_figures(figures: dict[str, float] | None) -> dict[str, float]:
@@ -143,14 +144,10 @@ def _device() -> torch.device:
 
 def _pack(predictions: Predictions) -> NDArray[np.void]:
     records = np.empty(len(predictions.image_ids), RECORD)
-    for name, array in zip(RECORD.names or (), predictions, strict=True):
+    for name, array in zip(RECORD.names or (), predictions[:4], strict=True):
         records[name] = array
     return records
 
 
 def _unpack(records: NDArray[np.void]) -> Predictions:
     return Predictions(*(records[name].copy() for name in RECORD.names or ()))
-
-
-def _concatenate(parts: list[Predictions]) -> Predictions:
-    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.evaluation.checks import canonical_predictions, image_ids_of_boxes
-from detection.evaluation.overlaps import Boxes, Pairs, overlapping_pairs
+from detection.evaluation.overlaps import Boxes, Pairs, overlapping_pairs, xywh
 from detection.structures import Annotations, Predictions
 
 COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -44,6 +44,7 @@ class Matches(NamedTuple):
         matched: (N, T) int32, row of the ground-truth box, -1 without.
         ignored: (N, T) bool, counts neither way.
         objects: (K, I) int64, ground-truth objects that count.
+        extents: (N, 2) float64 or None, as in `detection.structures.Predictions`.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +59,7 @@ class Matches(NamedTuple):
     matched: NDArray[np.int32]
     ignored: NDArray[np.bool_]
     objects: NDArray[np.int64]
+    extents: NDArray[np.float64] | None
 
     def iou_index(self, iou: float) -> int:
         """Position of a threshold; ValueError if the matches were made without it."""
@@ -107,8 +109,7 @@ def match_detections(
     reached = np.minimum(case.ious, 1 - 1e-10)  # as pycocotools
     pairs = overlapping_pairs(case.found, case.truth, annotations.crowd, float(reached[0]))
     matched = _assign(pairs, case, ignored_truth, annotations.crowd, reached)
-    boxes = case.found.boxes.astype(np.float64)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = xywh(case.found.boxes, case.found.extents)[:, 2:].prod(axis=1)
     out_of_range = (areas < low) | (areas > high)
     return _pack(case, matched, ignored_truth, out_of_range)
 
@@ -133,6 +134,10 @@ def match_voc(
     Raises:
         ValueError: bad input, as in `checks.canonical_predictions`, or a threshold outside (0, 1].
     """
+    annotations, predictions = (
+        annotations._replace(extents=None),
+        predictions._replace(extents=None),  # VOC counts by corners
+    )
     case = _arrange(annotations, predictions, class_names, (iou,), None)
     pairs = overlapping_pairs(case.found, case.truth, np.zeros_like(annotations.crowd), iou)
     order = np.lexsort((pairs.truth, -pairs.iou, pairs.detection))
@@ -191,10 +196,10 @@ def _arrange(
         tuple(class_names),
         image_ids,
         thresholds,
-        Boxes(keys[kept], found.boxes[kept]),
+        Boxes(keys, found.boxes, found.extents).take(kept),
         found.scores[kept],
         ranks[kept],
-        Boxes(images * classes + annotations.labels - 1, annotations.boxes),
+        Boxes(images * classes + annotations.labels - 1, annotations.boxes, annotations.extents),
     )
 
 
@@ -243,6 +248,7 @@ def _pack(
     order = np.lexsort((-case.scores, label))
     ignored = np.where(matched < 0, out_of_range[:, None], False)
     ignored[matched >= 0] = ignored_truth[matched[matched >= 0]]
+    found = case.found.take(order)
     objects = np.bincount(case.truth.keys[~ignored_truth], minlength=images * classes)
     return Matches(
         case.class_names,
@@ -252,11 +258,12 @@ def _pack(
         label[order] + 1,
         position[order],
         case.ranks[order],
-        case.found.boxes[order],
+        found.boxes,
         case.scores[order],
         matched[order],
         ignored[order],
         np.ascontiguousarray(objects.reshape(images, classes).T),
+        found.extents,
     )
 
 

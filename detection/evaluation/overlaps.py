@@ -19,10 +19,17 @@ class Boxes(NamedTuple):
     Attributes:
         keys: (N,) int64, such as the image, or the image and class.
         boxes: (N, 4) float, xyxy, pixels.
+        extents: (N, 2) float64, width and height, pixels; None where the boxes say them.
     """
 
     keys: NDArray[np.int64]
     boxes: NDArray[np.floating]
+    extents: NDArray[np.float64] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> "Boxes":
+        """Returns the given rows."""
+        extents = None if self.extents is None else self.extents[rows]
+        return Boxes(self.keys[rows], self.boxes[rows], extents)
 
 
 class Pairs(NamedTuple):
@@ -53,6 +60,7 @@ def overlapping_pairs(found: Boxes, truth: Boxes, crowd: NDArray[np.bool_], leas
     """
     by_key = np.argsort(truth.keys, kind="stable")
     ordered = truth.keys[by_key]
+    found_boxes, boxes = (xywh(side.boxes, side.extents) for side in (found, truth))
     starts = np.searchsorted(ordered, found.keys, side="left")
     counts = np.searchsorted(ordered, found.keys, side="right") - starts
     parts = []
@@ -61,27 +69,27 @@ def overlapping_pairs(found: Boxes, truth: Boxes, crowd: NDArray[np.bool_], leas
         firsts = np.cumsum(counts[rows]) - counts[rows]
         within = np.arange(len(detection)) - np.repeat(firsts, counts[rows])
         box = by_key[starts[detection] + within]
-        iou = coco_iou(found.boxes[detection], truth.boxes[box], crowd[box])
+        iou = coco_iou(found_boxes[detection], boxes[box], crowd[box])
         kept = iou >= least
         parts.append(Pairs(detection[kept], box[kept], iou[kept]))
     return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def coco_iou(
-    found: NDArray[np.floating], truth: NDArray[np.floating], crowd: NDArray[np.bool_]
+    found: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """IoU of row i with row i, in the very arithmetic of pycocotools' ``bbIou``.
 
     Args:
-        found: (P, 4) float, xyxy, pixels.
-        truth: (P, 4) float, xyxy, pixels.
+        found: (P, 4) float64, x, y, width, height, pixels.
+        truth: (P, 4) float64, as ``found``.
         crowd: (P,) bool, truths whose overlap is the intersection over the detection's area.
 
     Returns:
         (P,) float64, 0 for boxes that are apart or have no area.
     """
-    x, y, width, height = _xywh(found)
-    other_x, other_y, other_width, other_height = _xywh(truth)
+    x, y, width, height = found.T
+    other_x, other_y, other_width, other_height = truth.T
     across = np.minimum(x + width, other_x + other_width) - np.maximum(x, other_x)
     down = np.minimum(y + height, other_y + other_height) - np.maximum(y, other_y)
     intersection = across.clip(min=0) * down.clip(min=0)
@@ -92,9 +100,19 @@ def coco_iou(
     return iou
 
 
-def _xywh(boxes: NDArray[np.floating]) -> tuple[NDArray[np.float64], ...]:
-    x1, y1, x2, y2 = boxes.astype(np.float64).T
-    return x1, y1, x2 - x1, y2 - y1
+def xywh(boxes: NDArray[np.floating], extents: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Returns COCO's boxes.
+
+    Args:
+        boxes: (N, 4) float, xyxy, pixels.
+        extents: (N, 2) float64, width and height; those of the boxes when None.
+
+    Returns:
+        (N, 4) float64, x, y, width, height, pixels.
+    """
+    found = boxes.astype(np.float64)
+    found[:, 2:] = found[:, 2:] - found[:, :2] if extents is None else extents
+    return found
 
 
 def _chunks(counts: NDArray[np.int64]) -> Iterator[slice]:

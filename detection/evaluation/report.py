@@ -93,7 +93,7 @@ def galleries(run: Analysis, pictures: int) -> tuple[Gallery, Gallery]:
     Returns:
         The worst images and the most confident mistakes.
     """
-    at = f"at score ≥ {run.score:.2f} and IoU .50"
+    at = f"at score ≥ {run.score:.3g} and IoU .50"
     mistakes = mistake_pictures(run, pictures // 2)
     return (
         Gallery(

@@ -9,13 +9,14 @@ import struct
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.evaluation.checks import check_predictions
+from detection.evaluation.overlaps import xywh
 from detection.json_rows import Columns, Rows, column, read_columns
 from detection.structures import Predictions
 
@@ -38,12 +39,10 @@ def write_results(
             the message names the image.
     """
     check_predictions(predictions, len(category_ids))
-    boxes = predictions.boxes.astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
     columns = zip(
         predictions.image_ids.tolist(),
         [int(category_ids[label - 1]) for label in predictions.labels.tolist()],
-        boxes.tolist(),
+        xywh(predictions.boxes, predictions.extents).tolist(),
         predictions.scores.tolist(),
         strict=True,
     )
@@ -105,14 +104,13 @@ def _read_columns(path: Path, category_ids: Sequence[int]) -> Predictions | None
         return None
     labels = np.array([label_of[category] for category in found.tolist()], np.int64)[place]
     boxes = numbers.reshape(-1, 4)
-    x, y, width, height = boxes.T  # views
-    if (width < 0).any() or (height < 0).any():
+    extents = boxes[:, 2:].copy()
+    if (extents < 0).any():
         return None
-    width += x
-    height += y
+    boxes[:, 2:] += boxes[:, :2]
     if not (_all_finite(boxes) and _all_finite(scores)):
         return None
-    return Predictions(image_ids, boxes, scores, labels)
+    return Predictions(image_ids, boxes, scores, labels, extents)
 
 
 def _columns(piece: bytes) -> Columns:
@@ -143,10 +141,16 @@ def _all_finite(values: NDArray[np.float64]) -> bool:
 
 def _read_entries(path: Path, category_ids: Sequence[int]) -> Predictions:
     """Reads entry by entry, and names the one at fault."""
+    constants: list[str] = []
+
+    def keep_constant(name: str) -> float:
+        constants.append(name)
+        return float(name)  # refused below, where the entry is known
+
     try:
         entries = json.loads(
             path.read_bytes().decode(),
-            parse_constant=_refuse_constant,
+            parse_constant=keep_constant,
             object_pairs_hook=_unique_fields,
         )
     except (ValueError, RecursionError) as error:
@@ -161,14 +165,20 @@ def _read_entries(path: Path, category_ids: Sequence[int]) -> Predictions:
         try:
             image_ids[i], labels[i], boxes[i], scores[i] = _parse(entry, label_of_id)
         except ValueError as error:
-            raise ValueError(f"{path}: entry {i}: {error}") from error
-    return Predictions(image_ids, boxes, scores, labels)
+            known = isinstance(entry, dict) and "image_id" in entry
+            where = f"entry {i} (image {entry['image_id']!r})" if known else f"entry {i}"
+            raise ValueError(f"{path}: {where}: {error}") from error
+    if constants:
+        raise ValueError(f"{path}: not a valid result file: it holds {constants[0]}")
+    extents = boxes[:, 2:].copy()
+    boxes[:, 2:] += boxes[:, :2]
+    return Predictions(image_ids, boxes, scores, labels, extents)
 
 
 def _parse(
     entry: Any, label_of_id: dict[int, int]
 ) -> tuple[int, int, tuple[float, float, float, float], float]:
-    """Returns image id, label, xyxy box and score of one entry."""
+    """Returns image id, label, box of x, y, width and height, and score of one entry."""
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object, got {type(entry).__name__}")
     missing = {"image_id", "category_id", "bbox", "score"} - entry.keys()
@@ -184,18 +194,15 @@ def _parse(
     x, y, width, height = (_number("bbox", value) for value in bbox)
     if width < 0 or height < 0:
         raise ValueError(f"bbox has a negative size: {bbox}")
-    box = (x, y, _number("bbox", x + width), _number("bbox", y + height))
-    return image_id, label_of_id[category], box, _number("score", entry["score"])
+    _number("bbox", x + width), _number("bbox", y + height)
+    score = _number("score", entry["score"])
+    return image_id, label_of_id[category], (x, y, width, height), score
 
 
 def _number(field: str, value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) <= LARGEST:
         raise ValueError(f"{field} must hold finite numbers, got {value!r}")
     return float(value)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"the constant {name} is not a number")
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Shape shorthand:
     I: images        K: classes        T: IoU thresholds        B: resamples
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,7 @@ def bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
     levels: NDArray[np.float64] | None = COCO_LEVELS,
+    advance: Callable[[int], None] | None = None,
 ) -> Bootstrap:
     """Draws the images anew, with replacement, and computes every AP each time.
 
@@ -91,6 +92,7 @@ def bootstrap(
         seed: of the draws.
         confidence: of the intervals, in (0, 1).
         levels: recall levels of AP, as in `precision.average_precision`; None for VOC's area.
+        advance: told how many more resamples are done, for a progress bar.
 
     Returns:
         The intervals. Two detectors see the same draws, so the difference is a paired one.
@@ -118,6 +120,8 @@ def bootstrap(
         weights = _draw(rng, images, size)
         for group, parts in zip(groups, drawn, strict=True):
             parts.append(_mean_over_runs(group, weights, levels))
+        if advance:
+            advance(size)
     # (1 + B, K, T): first the figures on all images, then the resamples
     values = [
         np.concatenate([_mean_over_runs(group, None, levels)[None], *parts])

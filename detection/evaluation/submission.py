@@ -154,6 +154,8 @@ def read_comp4(
             raise ValueError(f"{path}: a second file of class {class_names[label - 1]}")
         seen.add(label)
         for number, line in enumerate(_lines(path), start=1):
+            if not line.strip():
+                continue
             try:
                 stem, *row = _parse(line)
                 image_ids.append(image_ids_by_stem[stem])
@@ -178,8 +180,9 @@ def _comp4_lines(
     check_predictions(predictions, len(class_names))
     boxes = predictions.boxes.astype(np.float64) + np.array([1.0, 1.0, 0.0, 0.0])
     texts: list[list[str]] = [[] for _ in class_names]
-    columns = zip(*(column.tolist() for column in predictions._replace(boxes=boxes)), strict=True)
-    for image_id, box, score, label in columns:
+    ids, scores, labels = predictions.image_ids, predictions.scores, predictions.labels
+    columns = (column.tolist() for column in (ids, boxes, scores, labels))
+    for image_id, box, score, label in zip(*columns, strict=True):
         if image_id not in stems:
             raise ValueError(f"predictions: image {image_id}: no stem is given for this image id")
         numbers = " ".join(repr(number) for number in (score, *box))
@@ -233,6 +236,7 @@ def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 def _check_equal(path: Path, written: Predictions, read: Predictions) -> None:
     """Compares detections, class by class; adding 1 may round a coordinate's last bits."""
     ordered = [select(rows, np.argsort(rows.labels, kind="stable")) for rows in (written, read)]
-    for field, a, b in zip(Predictions._fields, *ordered, strict=True):
+    for field in ("image_ids", "boxes", "scores", "labels"):
+        a, b = (getattr(rows, field) for rows in ordered)
         if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=1e-6 * (field == "boxes")):
             raise ValueError(f"{path.name}: {field} differ when read back")

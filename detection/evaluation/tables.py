@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from detection.evaluation.coco import CocoFigures
-from detection.evaluation.definitions import Score
+from detection.evaluation.definitions import Score, coco_heading, voc_heading
 from detection.evaluation.figures import class_rows
 from detection.evaluation.voc import VocFigures
 
@@ -24,7 +24,7 @@ def coco_table(figures: CocoFigures) -> str:
     settings += [("0.50:0.95", size, most) for size in sizes]
     settings += [("0.50:0.95", "all", limit) for limit in (few, some, most)]
     settings += [("0.50:0.95", size, most) for size in sizes]
-    lines = [_coco_heading(figures)]
+    lines = [coco_heading(figures)]
     for i, (value, setting) in enumerate(zip(figures.scalars().values(), settings, strict=True)):
         title, short = ("Average Precision", "(AP)") if i < 6 else ("Average Recall", "(AR)")
         iou, area, limit = setting
@@ -55,7 +55,7 @@ def class_table(coco: CocoFigures, voc: VocFigures) -> str:
     width = max([len("class"), *(len(c.name) for c in coco.per_class)])
     rows = class_rows(coco, voc)
     columns = "".join(f"{name:>7}" for name in ("AP", "AP50", "VOC07", "VOC10"))
-    lines = [_coco_heading(coco), _voc_heading(voc), f"{'class':<{width}} {'objects':>8}{columns}"]
+    lines = [coco_heading(coco), voc_heading(voc), f"{'class':<{width}} {'objects':>8}{columns}"]
     for name, count, *values in rows:
         cells = "".join(f"{_figure(value):>7}" for value in values)
         lines.append(f"{name:<{width}} {count:>8}{cells}")
@@ -77,21 +77,6 @@ def definition_table(scores: Sequence[Score]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-    )
-
-
-def _coco_heading(figures: CocoFigures) -> str:
-    limits = "/".join(str(limit) for limit in figures.max_detections)
-    return (
-        f"COCO AP, boxes | IoU=0.50:0.95 | maxDets={limits} per image and class"
-        f" | crowd regions ignored, difficult objects ignored one to one | {figures.images} images"
-    )
-
-
-def _voc_heading(figures: VocFigures) -> str:
-    return (
-        f"VOC AP, 11 points (VOC07) and area (VOC10) | IoU>={figures.iou_threshold:.2f}"
-        f" | all detections | difficult and crowd count neither way | {figures.images} images"
     )
 
 

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from detection.data.folder import read_folder
 from detection.data.labels import LabelMap
-from detection.data.records import Records
+from detection.data.records import DETECTION, SCORING, Records, digest
 from detection.evaluation.results import read_results
 from detection.structures import Predictions
 
@@ -81,12 +79,19 @@ def read_run(folder: Path, name: str, data: Path | None) -> Evaluated:
     if expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{file}: not the file that figures.json was made of; evaluate again")
     labels = LabelMap(tuple(figures["labels"]["names"]), tuple(figures["labels"]["ids"]))
-    records = read_folder(data or Path(figures["data"]), figures["split"], labels)
+    # A detector saw only those images whose files were there.
+    use = DETECTION if figures.get("checkpoint") else SCORING
+    records = read_folder(data or Path(figures["data"]), figures["split"], labels, use)
     images = len(records.annotations.image_ids)
     if figures.get("images", images) != images:
         raise ValueError(
             f"{folder}: evaluated on {figures['images']} images, "
             f"but {records.root}, split {figures['split']}, has {images}"
+        )
+    if figures.get("annotations_sha256") not in (None, digest(records.annotations)):
+        raise ValueError(
+            f"{folder}: the ground truth of {records.root}, split {figures['split']}, is no longer "
+            "what figures.json was made of; evaluate again"
         )
     return Evaluated(name, figures, records, read_results(file, labels.ids))
 
@@ -107,10 +112,7 @@ def check_same_data(runs: Sequence[Evaluated]) -> None:
         ValueError: they are of different ground truth or classes.
     """
     first = runs[0].records
+    expected = digest(first.annotations)
     for run in runs[1:]:
-        same = run.records.labels == first.labels and all(
-            np.array_equal(one, other)
-            for one, other in zip(run.records.annotations, first.annotations, strict=True)
-        )
-        if not same:
+        if run.records.labels != first.labels or digest(run.records.annotations) != expected:
             raise ValueError(f"{run.name} and {runs[0].name} are of different data or classes")

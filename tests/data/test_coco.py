@@ -11,7 +11,7 @@ import pytest
 from detection.data import coco_file
 from detection.data.coco import coco_labels, read_coco
 from detection.data.labels import LabelMap
-from detection.data.records import DataError
+from detection.data.records import DETECTION, SCORING, TRAINING, DataError
 
 # Two images of 20 × 30 (height × width), ids and categories with gaps and out of order.
 CONTENT = {
@@ -44,8 +44,8 @@ def write(folder: Path, content) -> tuple[Path, Path]:
     return folder / "instances.json", images
 
 
-def read(folder: Path, content, labels=None):
-    return read_coco(*write(folder, content), labels)
+def read(folder: Path, content, labels=None, use=TRAINING):
+    return read_coco(*write(folder, content), labels, use)
 
 
 def test_by_hand(tmp_path, content):
@@ -97,6 +97,54 @@ def test_boxes_over_the_border_are_clipped(tmp_path, content):
     assert records.annotations.boxes[1:].tolist() == [[0, 15, 5, 20], [25, 5, 30, 10]]
     assert records.annotations.areas[1:].tolist() == [25, 50]
     assert records.skipped == ()
+
+
+# Over the border, outside, without a width, and one whose x + width is rounded.
+GIVEN = [[-3, 5, 40, 2.5], [30, 20, 1, 1], [4, 4, 0, 3], [218.9, 52.7, 160, 18]]
+
+
+@pytest.mark.parametrize("use", [DETECTION, SCORING])
+@pytest.mark.parametrize("odd", [[], [{"id": "x"}]])  # in columns, and one by one
+def test_boxes_for_a_metric_stay_as_they_are(tmp_path, content, use, odd):
+    one = {"image_id": 7, "category_id": 3}
+    content["annotations"] = [{"id": i, "bbox": box, **one} for i, box in enumerate(GIVEN)]
+    content["annotations"].append({"id": 9, "bbox": [1, 1, -1, 2], **one})
+    records = read(tmp_path, {**content, "annotations": content["annotations"] + odd}, use=use)
+    annotations = records.annotations
+    assert annotations.boxes.tolist() == [[x, y, x + w, y + h] for x, y, w, h in GIVEN]
+    assert annotations.extents.tolist() == [box[2:] for box in GIVEN]
+    assert annotations.areas.tolist() == [w * h for _, _, w, h in GIVEN]
+    assert "expected no negative width and height" in records.skipped[0].reason
+    assert len(records.skipped) == 1 + len(odd)
+    assert read(tmp_path, content).annotations.extents is None
+
+
+def test_a_box_that_overflows_is_left_out(tmp_path, content):
+    content["annotations"][0]["bbox"] = [1e308, 0, 1.7e308, 1]
+    records = read(tmp_path, content, use=SCORING)
+    assert len(records.annotations.boxes) == 2
+    assert "which is not finite" in records.skipped[0].reason
+
+
+@pytest.mark.parametrize("name", ["no.jpg", "no/such.jpg", "./no.jpg"])
+def test_scoring_needs_no_image_files(tmp_path, content, name):
+    content["images"][1]["file_name"] = name
+    records = read(tmp_path, content, use=SCORING)
+    assert records.files.tolist() == ["b.jpg", os.path.normpath(name)]
+    assert len(records.annotations.boxes) == 3
+    assert read(tmp_path, content, use=DETECTION).files.tolist() == ["b.jpg"]
+    content["images"][1]["file_name"] = "../no.jpg"
+    with pytest.raises(DataError, match="leads out of"):
+        read(tmp_path, content, use=SCORING)
+
+
+def test_scoring_needs_no_image_folder(tmp_path, content):
+    file, images = write(tmp_path, content)
+    for image in images.iterdir():
+        image.unlink()
+    images.rmdir()
+    records = read_coco(file, images, use=SCORING)
+    assert records.annotations.image_ids.tolist() == [90, 7]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from detection.data import coco_cache, coco_file
 from detection.data.coco import coco_labels, read_coco
 from detection.data.labels import LabelMap
-from detection.data.records import DataError
+from detection.data.records import DETECTION, SCORING, TRAINING, DataError, Use
 
 CONTENT = {
     "images": [{"id": i, "file_name": f"{i}.jpg", "height": 20, "width": 30} for i in (7, 90, 5)],
@@ -42,8 +42,8 @@ class Folder:
         for path in (self.file, self.images):
             os.utime(path, (self.seconds, self.seconds))
 
-    def read(self):
-        return read_coco(self.file, self.images)
+    def read(self, use: Use = TRAINING):
+        return read_coco(self.file, self.images, use=use)
 
 
 @pytest.fixture
@@ -78,13 +78,30 @@ def test_the_second_reading_is_the_first(folder, cache, monkeypatch):
     assert entry.suffix == ".npz"
     unread(monkeypatch)
     second = folder.read()
-    assert (second.root, second.labels, second.skipped) == (folder.images, *first[3:])
+    assert (second.root, second.labels, second.skipped) == (folder.images, *first[3:5])
     assert coco_labels(folder.file) == second.labels == labels
     np.testing.assert_array_equal(second.files, first.files, strict=True)
     for own, other in zip(second.annotations, first.annotations, strict=True):
         np.testing.assert_array_equal(own, other, strict=True)
     with pytest.raises(DataError, match=r"instances\.json: categories differ"):
         read_coco(folder.file, folder.images, LabelMap(("cat",), (3,)))
+
+
+def test_each_use_has_an_entry_of_its_own(folder, cache, monkeypatch):
+    uses = (TRAINING, DETECTION, SCORING)
+    (folder.images / "90.jpg").unlink()
+    folder.settle()
+    first = [folder.read(use) for use in uses]
+    assert len(entries(cache)) == 3
+    unread(monkeypatch)
+    for use, one in zip(uses, first, strict=True):
+        second = folder.read(use)
+        assert second.skipped == one.skipped
+        assert second.files.tolist() == one.files.tolist()
+        for own, other in zip(second.annotations, one.annotations, strict=True):
+            np.testing.assert_array_equal(own, other, strict=True)
+    assert [len(one.files) for one in first] == [1, 1, 3]
+    assert [one.annotations.extents is None for one in first] == [True, False, False]
 
 
 def test_another_text_is_read_anew(folder, cache):

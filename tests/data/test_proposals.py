@@ -17,6 +17,7 @@ from detection.data.proposals import (
 from detection.data.records import DataError, ImageRow, ObjectRow, Records, pack
 from detection.data.sampling import Draw
 from detection.data.transforms import NONE, Augmentation, Transform
+from detection.evaluation.checks import select
 from detection.structures import Predictions
 
 IDS = np.array([7, 3, 5])
@@ -39,8 +40,8 @@ def test_packing_follows_the_data_set_and_keeps_each_images_order():
     assert same(pack_proposals(IDS, found), STORED)
     # Two processes: the images come in another order.
     rows = np.array([2, 0, 1])
-    assert same(pack_proposals(IDS, Predictions(*(column[rows] for column in found))), STORED)
-    nothing = pack_proposals(IDS, Predictions(*(column[:0] for column in found)))
+    assert same(pack_proposals(IDS, select(found, rows)), STORED)
+    nothing = pack_proposals(IDS, select(found, rows[:0]))
     assert nothing.offsets.tolist() == [0, 0, 0, 0]
     assert nothing.boxes.shape == (0, 4)
 

@@ -14,7 +14,9 @@ def test_pack_without_objects_keeps_shapes_and_types():
     assert annotations.boxes.shape == (0, 4)
     assert annotations.offsets.tolist() == [0, 0]
     assert annotations.sizes.tolist() == [[4, 5]]
-    kinds = [column.dtype for column in annotations]
+    *columns, extents = annotations
+    assert extents is None
+    kinds = [column.dtype for column in columns]
     assert kinds == [np.int64] * 3 + [np.float64, np.int64, np.float64, np.bool_, np.bool_]
 
 

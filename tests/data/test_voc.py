@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from detection.data.labels import LabelMap
-from detection.data.records import DataError
+from detection.data.records import DETECTION, SCORING, DataError
 from detection.data.voc import read_voc, voc_labels
 
 LABELS = LabelMap.from_names(["cat", "dog"])
@@ -52,6 +52,21 @@ def read_one(folder: Folder, *objects: str, size=(30, 20)):
     folder.add("000012", an_annotation(*objects, size=size))
     folder.split("000012\n")
     return read_voc(folder.root, "train", LABELS)
+
+
+def test_boxes_for_a_metric_stay_as_they_are(folder):
+    given = [(-2, 1, 40, 9), (5, 5, 5, 9), (31, 2, 33, 4)]
+    objects = [an_object(box) for box in given]
+    folder.add("000012", an_annotation(*objects, an_object((9, 9, 8, 9))))
+    folder.add("000013", an_annotation(an_object()), image=None)
+    folder.split("000012\n000013\n")
+    for use, images in ((DETECTION, 1), (SCORING, 2)):
+        records = read_voc(folder.root, "train", LABELS, use)
+        assert records.files.tolist() == ["JPEGImages/000012.jpg", "JPEGImages/000013.jpg"][:images]
+        boxes = records.annotations.boxes[:3].tolist()
+        assert boxes == [[x1 - 1, y1 - 1, x2, y2] for x1, y1, x2, y2 in given]
+        assert "is empty or reversed" in records.skipped[0].reason
+        assert len(records.skipped) == 3 - images
 
 
 def test_the_plus_one_rule_by_hand(folder):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 
+from detection.evaluation.checks import select
 from detection.evaluation.gather import broadcast_figures, gather_predictions
 from detection.structures import Predictions
 
 
 def rows(predictions: Predictions, image_ids: np.ndarray) -> Predictions:
-    keep = np.isin(predictions.image_ids, image_ids)
-    return Predictions(*(array[keep] for array in predictions))
+    return select(predictions, np.flatnonzero(np.isin(predictions.image_ids, image_ids)))
 
 
 def error_of(call, argument) -> str:
@@ -26,7 +26,7 @@ def error_of(call, argument) -> str:
 
 
 def plain(predictions: Predictions | None) -> list | None:
-    return None if predictions is None else [array.tolist() for array in predictions]
+    return None if predictions is None else [array.tolist() for array in predictions[:4]]
 
 
 def main(folder: Path, rank: int) -> None:
@@ -39,7 +39,7 @@ def main(folder: Path, rank: int) -> None:
     )
     with np.load(folder / "case.npz") as case:
         images = case["images"]
-        predictions = Predictions(*(case[name] for name in Predictions._fields))
+        predictions = Predictions(*(case[name] for name in Predictions._fields[:4]))
     none = images[:0]
     report = {
         "sharded": plain(gather_predictions(rows(predictions, images[rank::2]))),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detection.evaluation.checks import select
 from detection.evaluation.coco import evaluate_coco
 from detection.structures import Annotations, Predictions
 
@@ -21,7 +22,7 @@ def evaluate(request):
 
 def shuffled(predictions: Predictions, seed: int) -> Predictions:
     order = np.random.default_rng(seed).permutation(len(predictions.scores))
-    return Predictions(*(array[order] for array in predictions))
+    return select(predictions, order)
 
 
 def test_no_ground_truth_is_nan_and_no_detections_is_zero(evaluate, truth, found):

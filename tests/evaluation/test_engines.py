@@ -70,7 +70,7 @@ def draw_case(seed: int) -> tuple[Annotations, Predictions, list[str]]:
         image_ids=ids,
         sizes=np.full((IMAGES, 2), 400),
         offsets=np.cumsum([0, *np.bincount(truth["image"], minlength=IMAGES)]),
-        **{name: truth[name][order] for name in Annotations._fields[3:]},
+        **{name: truth[name][order] for name in Annotations._fields[3:8]},
     )
     order = rng.permutation(len(found["labels"]))
     kind = rng.choice([np.float32, np.float64])

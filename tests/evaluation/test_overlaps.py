@@ -21,7 +21,9 @@ def test_equals_pycocotools_to_the_last_bit():
     # nan: 0 / 0, of two boxes without area; pycocotools answers 0
     expected = mask.iou(xywh(found), xywh(truth), crowd.astype(np.uint8).tolist())
     i, j = (index.ravel() for index in np.indices(expected.shape))
-    np.testing.assert_array_equal(coco_iou(found[i], truth[j], crowd[j]), expected.ravel())
+    np.testing.assert_array_equal(
+        coco_iou(xywh(found)[i], xywh(truth)[j], crowd[j]), expected.ravel()
+    )
 
 
 def test_pairs_are_those_of_equal_keys_in_chunks_of_any_size(monkeypatch):
@@ -30,7 +32,7 @@ def test_pairs_are_those_of_equal_keys_in_chunks_of_any_size(monkeypatch):
     truth = Boxes(rng.integers(1, 6, 40), random_boxes(rng, 40))
     crowd = rng.random(40) < 0.2
     i, j = (index.ravel() for index in np.indices((50, 40)))
-    iou = coco_iou(found.boxes[i], truth.boxes[j], crowd[j])
+    iou = coco_iou(xywh(found.boxes)[i], xywh(truth.boxes)[j], crowd[j])
     kept = (iou >= 0.3) & (found.keys[i] == truth.keys[j])
     assert kept.sum() > 20
     for chunk in (1, 7, 10**6):

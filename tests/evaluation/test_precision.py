@@ -8,6 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detection.evaluation.checks import select
 from detection.evaluation.curves import SIZES
 from detection.evaluation.matches import match_detections, match_voc
 from detection.evaluation.precision import (
@@ -17,7 +18,7 @@ from detection.evaluation.precision import (
     mean_precision,
 )
 from detection.evaluation.voc import evaluate_voc
-from detection.structures import Annotations, Predictions
+from detection.structures import Annotations
 
 A = (0.0, 0.0, 10.0, 10.0)
 B = (50.0, 50.0, 70.0, 70.0)
@@ -37,7 +38,7 @@ def official_precision(annotations, predictions, classes, most=100):
     ]
     rows = sorted(
         (i, k, -s, box)
-        for i, box, s, k in zip(*(column.tolist() for column in predictions), strict=True)
+        for i, box, s, k in zip(*(column.tolist() for column in predictions[:4]), strict=True)
     )
     results = [
         {"image_id": i, "category_id": k, "score": -s, "bbox": [x, y, x2 - x, y2 - y]}
@@ -71,10 +72,10 @@ def replicated(annotations, predictions, weights):
             of_image = np.flatnonzero(predictions.image_ids == image_id).tolist()
             found += of_image
             found_ids += [new] * len(of_image)
-    columns = [getattr(annotations, name)[rows] for name in Annotations._fields[3:]]
+    columns = [getattr(annotations, name)[rows] for name in Annotations._fields[3:8]]
     offsets = np.cumsum([0, *counts]).astype(np.int64)
     truth = Annotations(np.array(ids, np.int64), np.zeros((len(ids), 2)), offsets, *columns)
-    copies = Predictions(*(column[found] for column in predictions))
+    copies = select(predictions, np.array(found, np.int64))
     return truth, copies._replace(image_ids=np.array(found_ids, np.int64))
 
 

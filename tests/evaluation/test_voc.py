@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from detection.evaluation.checks import select
 from detection.evaluation.voc import evaluate_voc
 from detection.structures import Annotations, Predictions
 
@@ -26,7 +27,7 @@ def naive_outcomes(
                 ignored = annotations.difficult[row] or annotations.crowd[row]
                 voc = (x1 + 1, y1 + 1, x2, y2)
                 truth[image_id].append({"bb": voc, "diff": bool(ignored), "det": False})
-    rows = zip(*(array.tolist() for array in predictions), strict=True)
+    rows = zip(*(array.tolist() for array in predictions[:4]), strict=True)
     found = sorted((-s, i, tuple(b)) for i, b, s, k in rows if k == label)
     tp, fp = np.zeros(len(found)), np.zeros(len(found))
     for d, (_, image_id, (x1, y1, x2, y2)) in enumerate(found):
@@ -148,7 +149,7 @@ def test_input_order_changes_nothing(random_case):
     expected = repr(evaluate_voc(annotations, predictions, names))
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(predictions.scores))
-        again = Predictions(*(array[order] for array in predictions))
+        again = select(predictions, order)
         assert repr(evaluate_voc(annotations, again, names)) == expected
 
 

@@ -194,7 +194,8 @@ def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert (report["images"], report["objects"]) == (12, 86)
     for side in reading.SIDES:
         assert min(report[side].values()) > 0
-    assert report["beside_pycocotools"].keys() == {"first", "cached"}
+    for peer in ("pycocotools", "msgspec"):
+        assert report[f"beside_{peer}"].keys() == {"first", "cached"}
 
 
 def test_other_figures_are_refused(

@@ -42,11 +42,12 @@ SIDES = {
         """
 from pathlib import Path
 from detection.data.coco import read_coco
+from detection.data.records import SCORING
 from detection.evaluation.coco import evaluate_coco
 from detection.evaluation.results import read_results
 """,
         """
-records = read_coco(Path("instances.json"), Path("images"))
+records = read_coco(Path("instances.json"), Path("images"), use=SCORING)
 predictions = read_results("results.json", records.labels.ids)
 """,
         """

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.data import coco_file, coco_objects
+from detection.data import coco_columns, coco_file
 from detection.data.coco import read_coco
+from detection.data.coco_columns import pack_annotations, read_columns
 from detection.data.coco_images import Images
-from detection.data.coco_objects import pack_annotations, read_columns, read_objects
+from detection.data.coco_objects import read_objects
 
 SIZES = np.array([(20, 30), (-1, -1), (480, 640)])
 IMAGES = Images(np.array([7, 3, 90]), SIZES, np.array(["a.jpg", "b.jpg"]))
@@ -45,18 +46,19 @@ def same(ours, expected) -> None:
     assert ours[1] == expected[1]
 
 
+@pytest.mark.parametrize("clipped", [True, False])
 @pytest.mark.parametrize("dense", [0, 2**22])
 @pytest.mark.parametrize("seed", range(20))
-def test_columns_are_what_single_records_give(seed, dense, monkeypatch):
-    monkeypatch.setattr(coco_objects, "DENSE", dense)
+def test_columns_are_what_single_records_give(seed, dense, clipped, monkeypatch):
+    monkeypatch.setattr(coco_columns, "DENSE", dense)
     rng = np.random.default_rng(seed)
     table = draw_table(rng, int(rng.choice([0, 1, 3, 200])))
-    expected = read_objects(table, IMAGES, LABEL_OF, Path("x.json"))
+    expected = read_objects(table, IMAGES, LABEL_OF, Path("x.json"), clipped)
     columns = pack_annotations(json.dumps(table).encode())
-    same(read_columns(columns, IMAGES, LABEL_OF, Path("x.json")), expected)
+    same(read_columns(columns, IMAGES, LABEL_OF, Path("x.json"), clipped), expected)
     if len(table) == 200:
         assert len(expected[0].boxes) > 20
-        assert len({entry.reason[:12] for entry in expected[1]}) >= 8
+        assert len({entry.reason[:12] for entry in expected[1]}) >= 6 + 2 * clipped
 
 
 @pytest.mark.parametrize("change", [{"id": "1"}, {"bbox": [1, 2, 3]}, {"area": math.inf}, 5])

@@ -9,13 +9,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detection.reproduction.outcome import Outcome
-    from detection.reproduction.steps import Step
+    from detection.reproduction.step import Step
     from detection.reproduction.study import Study
 
 EPILOG = """
@@ -59,6 +58,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--list", action="store_true", help="print rows and commands, run nothing")
     options = parser.parse_args(argv)
+    for name, least in (("seeds", 1), ("devices", 1), ("jobs", 1), ("resamples", 0)):
+        if (number := getattr(options, name)) is not None and number < least:
+            parser.error(f"--{name} must be at least {least}, got {number}")
     if not options.study.startswith("table") and (options.given or options.schedule != "joint"):
         parser.error("--from and --schedule are the tables'")
     if options.start and options.study != "table10":
@@ -91,43 +93,39 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[int]]:
     return TABLES[options.study](data, options.schedule), seeds
 
 
-def _given(options: argparse.Namespace, study: Study) -> tuple[list[Step], dict[str, list[Path]]]:
-    """Reads --from: evaluated folders as they are, prediction files by a step that scores them."""
-    from detection.reproduction.steps import Step
+def _check_start(start: Path, command: Sequence[str]) -> None:
+    """Refuses a checkpoint that fine-tuning could not begin with, before the rows above it train.
 
-    keys = [row.key for row in study.rows]
-    steps: list[Step] = []
-    folders: dict[str, list[Path]] = {}
-    for text in options.given:
-        key, _, path = text.partition("=")
-        if key not in keys or not path:
-            raise ValueError(f"--from {text}: expected KEY=PATH with KEY one of {', '.join(keys)}")
-        own = folders.setdefault(key, [])
-        if Path(path).is_dir():
-            own.append(Path(path))
-            continue
-        files = sorted(map(str, Path().glob(path))) if "*" in path else [path]
-        name = f"given-{key}-{len(own)}"
-        own.append(options.output / "evaluations" / name)
-        command = ("evaluate", "--predictions", *files, "--data", str(study.data))
-        steps.append(Step(name, (*command, "--split", study.split, "--output", str(own[-1]))))
-    return steps, folders
+    Args:
+        start: the checkpoint.
+        command: of the training that is to begin with it.
+
+    Raises:
+        ValueError: it is no detector's, or one of other layers.
+    """
+    from detection.checkpoint import start_from
+    from detection.data.labels import LabelMap
+    from detection.model.build import DetectorSpec
+    from detection.reproduction.recipes import composed
+    from detection.reproduction.tables import VOC_CLASSES
+
+    values = DetectorSpec().to_plain() | composed(command)["model"]["detector"]
+    start_from(start, LabelMap.from_names(VOC_CLASSES), DetectorSpec.from_plain(values))
 
 
 def _plan(
     options: argparse.Namespace, study: Study, seeds: list[int]
 ) -> tuple[list[Step], dict[str, list[Path]]]:
     """The commands, and where the evaluations of each row will lie."""
-    from detection.reproduction.devices import on_devices
+    from detection.reproduction.given import given_runs
     from detection.reproduction.study import evaluation_folders, missing, study_steps
 
     if options.given:
-        steps, folders = _given(options, study)
+        steps, folders = given_runs(options.given, study, options.output)
     elif missing(study) and not options.list:
         return [], {}
     else:
-        trainer = on_devices(study.recipe, options.devices, options.schedule)
-        steps = study_steps(study, options.output, seeds, trainer)
+        steps = study_steps(study, options.output, seeds, options.devices)
         rows = [row for row in study.rows if not row.unavailable]
         folders = {row.key: evaluation_folders(row, options.output, seeds) for row in rows}
     if folders:
@@ -138,13 +136,15 @@ def _plan(
 def _explain(
     options: argparse.Namespace, study: Study, steps: Sequence[Step], folders: Sequence[Path]
 ) -> Step:
-    """The step that makes a page of the first seed's runs: curves, errors, pictures."""
-    from detection.reproduction.steps import Step
+    """The step that makes a page of the first seed's runs, whichever they are by now."""
+    from detection.reproduction.step import Step
 
-    name = f"report-{study.name}"
     page = options.output / f"{study.name}-runs.html"
-    command = ("report", *dict.fromkeys(map(str, folders)), "--output", str(page))
-    return Step(name, (*command, "--resamples", "0"), None, tuple(step.name for step in steps))
+    moved = ("--data", str(study.data)) if options.data else ()
+    runs = dict.fromkeys(map(str, folders))
+    command = ("report", *runs, *moved, "--output", str(page), "--resamples", "0")
+    after = tuple(step.name for step in steps)
+    return Step(f"report-{study.name}", command, None, after, page, always=True)
 
 
 def _run(steps: Sequence[Step], options: argparse.Namespace) -> float | None:
@@ -182,39 +182,8 @@ def _run(steps: Sequence[Step], options: argparse.Namespace) -> float | None:
     return round(time.perf_counter() - started, 1) if due == len(steps) else None
 
 
-def _origin(
-    options: argparse.Namespace,
-    outcome: Outcome,
-    steps: Sequence[Step],
-    seeds: Sequence[int],
-    wall_seconds: float | None,
-) -> Mapping[str, Any]:
-    """What the figures are of: command, environment, seeds, times, and hashes of every run."""
-    from detection.reproduction.evaluated import read_figures
-    from detection.reproduction.steps import seconds_of
-
-    figures = {
-        row.row.key: [read_figures(folder) for folder in row.runs]
-        for row in outcome.rows
-        if row.runs
-    }
-    flat = [one for own in figures.values() for one in own]
-    facts = {
-        name: {key: [one.get(name) for one in own] for key, own in figures.items()}
-        for name in ("config_sha256", "predictions_sha256")
-    }
-    return {
-        "command": options.command,
-        "environment": flat[0].get("environment") if flat else None,
-        "seeds": list(seeds),
-        "jobs": options.jobs,
-        **facts,
-        "wall_seconds": wall_seconds,
-        "seconds": {step.name: seconds_of(step.name, options.output) for step in steps},
-    }
-
-
 def _reproduce(options: argparse.Namespace) -> int:
+    from detection.reproduction.origin import origin_of
     from detection.reproduction.outcome import read_outcome
     from detection.reproduction.pages import markdown, write_pages
     from detection.reproduction.study import missing
@@ -226,19 +195,29 @@ def _reproduce(options: argparse.Namespace) -> int:
         print("\n".join(f"resdet {shlex.join(step.command)}" for step in steps))
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
+    if options.start and steps and not options.given:
+        _check_start(options.start, study.rows[-1].trainings[0].command)
     if options.jobs is None:
         small = options.study == "mini" and not options.gpu
         options.jobs = (os.cpu_count() or 1) if small else 1
     wall_seconds = _run(steps, options)
-    outcome = read_outcome(study, folders, options.resamples, "not given" * bool(options.given))
-    origin = _origin(options, outcome, steps, seeds, wall_seconds)
+    absent = "not given" if options.given else missing(study)
+    data = study.data if options.data else None
+    outcome = read_outcome(study, folders, options.resamples, absent, data)
+    origin = {
+        "command": options.command,
+        "seeds": None if options.given else seeds,
+        "jobs": options.jobs,
+        "wall_seconds": wall_seconds,
+        **origin_of(outcome, steps, options.output),
+    }
     files = write_pages(options.output, outcome, origin)
     print(markdown(outcome))
     print(f"written: {', '.join(map(str, files))}")
-    absent = "" if options.given else missing(study)
-    if absent:
+    if absent and not options.given:
         print(f"resdet reproduce: {absent}", file=sys.stderr)
-    return 1 if absent else 0
+        return 1
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detection.reproduction.paper import REFINE
-from detection.reproduction.steps import Step
+from detection.reproduction.step import Step
 from detection.reproduction.study import Gap, Metric, Row, Study, Training
 from detection.reproduction.tables import TABLE_9, Published
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from detection.reproduction.evaluated import Evaluated, check_same_data, read_run
 from detection.reproduction.intervals import ImageIntervals
 from detection.reproduction.study import Gap, Metric, Row, Study, missing
-from detection.reproduction.tables import TABLE_10, VOC_CLASSES
+from detection.reproduction.tables import VOC_CLASSES
 from detection.reproduction.verdict import Measured, difference, judge, judge_direction, measured
 
 TITLES: Mapping[Metric, str] = {"ap": "AP", "ap50": "AP50", "voc07": "VOC07", "voc10": "VOC10"}
@@ -70,17 +70,17 @@ class GapOutcome(NamedTuple):
 
 
 class ClassOutcome(NamedTuple):
-    """A class of VOC beside Table 10.
+    """A class of VOC beside the paper.
 
     Attributes:
         name: the class.
-        paper: AP of VGG-16 and ResNet-101.
-        ours: means over the runs; None where there is no run or no object.
+        paper: AP of each row of the study's `per_class`.
+        ours: of the same rows, means over the runs; None where there is no run or no object.
     """
 
     name: str
-    paper: tuple[float, float]
-    ours: tuple[float | None, float | None]
+    paper: tuple[float, ...]
+    ours: tuple[float | None, ...]
 
 
 class Outcome(NamedTuple):
@@ -90,7 +90,7 @@ class Outcome(NamedTuple):
         study: what was reproduced.
         rows: in the study's order.
         gaps: a row for each claim and metric.
-        classes: of Table 10's study; empty otherwise.
+        classes: beside the study's `per_class`; empty without.
         images: of the test set; None if nothing was evaluated.
     """
 
@@ -102,7 +102,11 @@ class Outcome(NamedTuple):
 
 
 def read_outcome(
-    study: Study, folders: Mapping[str, Sequence[Path]], resamples: int = 1000, absent: str = ""
+    study: Study,
+    folders: Mapping[str, Sequence[Path]],
+    resamples: int = 1000,
+    absent: str = "",
+    data: Path | None = None,
 ) -> Outcome:
     """Reads the evaluations and sets them beside the paper.
 
@@ -111,6 +115,7 @@ def read_outcome(
         folders: row key -> folders of `resdet evaluate`, one a seed; rows without are not run.
         resamples: of the bootstrap where there is one run; 0 for no interval there.
         absent: why rows without folders have none; found out if empty.
+        data: where the data set is now, if the runs may have been evaluated elsewhere.
 
     Raises:
         OSError: a run or its data cannot be read.
@@ -118,7 +123,7 @@ def read_outcome(
     """
     absent = absent or missing(study) or "not run"
     runs = {
-        key: [read_run(folder, str(folder), None) for folder in own]
+        key: [read_run(folder, str(folder), data) for folder in own]
         for key, own in folders.items()
         if own
     }
@@ -140,8 +145,9 @@ def read_outcome(
         for gap in study.gaps
         for metric in by_key[gap.b].metrics
     )
-    classes = _classes(study, runs) if study.per_class else ()
-    return Outcome(study, rows, gaps, classes, flat[0].figures.get("images") if flat else None)
+    return Outcome(
+        study, rows, gaps, _classes(study, runs), flat[0].figures.get("images") if flat else None
+    )
 
 
 def _values(runs: Sequence[Evaluated], metric: Metric) -> list[float]:
@@ -189,13 +195,14 @@ def _gap(
 
 
 def _classes(study: Study, runs: Mapping[str, Sequence[Evaluated]]) -> tuple[ClassOutcome, ...]:
-    vgg, resnet, *_ = TABLE_10
-    own = [_class_means(runs.get(row.key, ()), study.rows[0].metrics[0]) for row in study.rows[:2]]
+    if not study.per_class:
+        return ()
+    own = [_class_means(runs.get(row.key, ()), row.metrics[0]) for row in study.rows]
     return tuple(
         ClassOutcome(
             name,
-            (vgg.per_class[i], resnet.per_class[i]),
-            (own[0].get(name), own[1].get(name)),
+            tuple(published.per_class[i] for published in study.per_class),
+            tuple(means.get(name) for means in own),
         )
         for i, name in enumerate(VOC_CLASSES)
     )

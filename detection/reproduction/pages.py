@@ -95,12 +95,7 @@ def sections(outcome: Outcome) -> list[Section]:
         head = ["Difference", "Metric", "Paper", "Ours, 95% interval", "Direction"]
         found.append(Section("Differences", _GAPS, head, list(_gaps(outcome))))
     if outcome.classes:
-        head = ["Class", "VGG-16, paper", "ours", "ResNet-101, paper", "ours"]
-        rows = [
-            (one.name, *map(_number, (one.paper[0], one.ours[0], one.paper[1], one.ours[1])))
-            for one in outcome.classes
-        ]
-        found.append(Section("Classes", "AP by class, means over our runs.", head, rows))
+        found.append(Section("Classes", "AP by class, means over our runs.", *_classes(outcome)))
     return found
 
 
@@ -163,6 +158,23 @@ def _used_columns(
         title not in _OPTIONAL or any(row[i] != "–" for row in rows) for i, title in enumerate(head)
     ]
     return list(compress(head, used)), [list(compress(row, used)) for row in rows]
+
+
+def _classes(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+    """The paper's rows as columns, ours beside those that have a run."""
+    head, rows = ["Class"], [[one.name] for one in outcome.classes]
+    for i, published in enumerate(outcome.study.per_class):
+        sides: dict[str, list[float | None]] = {
+            f"{published.method}, paper": [one.paper[i] for one in outcome.classes]
+        }
+        ours = [one.ours[i] for one in outcome.classes]
+        if any(value is not None for value in ours):
+            sides["ours"] = ours
+        for title, values in sides.items():
+            head.append(title)
+            for row, value in zip(rows, values, strict=True):
+                row.append(_number(value))
+    return head, rows
 
 
 def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:

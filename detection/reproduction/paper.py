@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from detection.reproduction import tables
+from detection.reproduction.recipes import composed
 from detection.reproduction.study import Gap, Metric, Row, Study, Training
 from detection.reproduction.tables import Published, PublishedClasses
 
@@ -29,6 +30,7 @@ class _Recipe(NamedTuple):
     config: str
     alternating: str
     split: str
+    test: str
     metrics: tuple[Metric, ...]
     needed: tuple[str, ...]
     download: str
@@ -42,6 +44,7 @@ _VOC0712 = _Recipe(
     "voc0712.yaml",
     "alternating_voc.yaml",
     "VOC2007/test",
+    "VOC 07 test",
     ("voc07",),
     ("VOC2007/ImageSets/Main/test.txt", "VOC2012/ImageSets/Main/trainval.txt"),
     "resdet download voc07 voc12",
@@ -50,6 +53,7 @@ _COCO2014 = _Recipe(
     "coco2014.yaml",
     "alternating_coco.yaml",
     "val2014",
+    "COCO val",
     ("ap50", "ap"),
     ("annotations/instances_train2014.json", "annotations/instances_val2014.json"),
     "resdet download coco2014",
@@ -64,6 +68,14 @@ def _training(recipe: _Recipe, network: str, schedule: Schedule, context: bool) 
         *(_CONTEXT if context else ()),
     )
     return Training(f"{name}-alternating" if steps else name, command)
+
+
+def _fine_tuned(training: Training, start: Path) -> Training:
+    """The RPN of a detector of COCO is for COCO's anchors, which it keeps."""
+    coco = composed(("train", "--config", _COCO2014.config))["model"]["detector"]
+    anchors = ("--model.detector.anchor_sizes", str(coco["anchor_sizes"]))
+    command = (*training.command, *anchors, "--model.start", str(start.resolve()))
+    return Training(f"{training.name}-coco", command)
 
 
 def _row(
@@ -99,7 +111,7 @@ def table7(data: Path, schedule: Schedule = "joint") -> Study:
     """Table 7: VGG-16 against ResNet-101 on VOC 07 and 12 test."""
     rows = [
         _row(_VOC0712, method, schedule, figures)
-        for method, figures in _by_method(tables.TABLE_7, "VOC 07 test").items()
+        for method, figures in _by_method(tables.TABLE_7, _VOC0712.test).items()
     ]
     hidden = [
         _hidden(figures, ("voc10",), _SERVER)
@@ -112,7 +124,7 @@ def table8(data: Path, schedule: Schedule = "joint") -> Study:
     """Table 8: VGG-16 against ResNet-101 on COCO val."""
     rows = [
         _row(_COCO2014, method, schedule, figures)
-        for method, figures in _by_method(tables.TABLE_8, "COCO val").items()
+        for method, figures in _by_method(tables.TABLE_8, _COCO2014.test).items()
     ]
     return _study("table8", "Table 8: COCO val, AP50 and AP", tuple(rows), _COCO2014, data)
 
@@ -123,7 +135,7 @@ def table9(data: Path, schedule: Schedule = "joint") -> Study:
     rows = [
         _row(_COCO2014, method, schedule, figures, context, options)
         for (method, figures), (context, options) in zip(
-            _by_method(tables.TABLE_9, "COCO val").items(), switches, strict=True
+            _by_method(tables.TABLE_9, _COCO2014.test).items(), switches, strict=True
         )
     ]
     hidden = [
@@ -148,20 +160,18 @@ def table10(data: Path, schedule: Schedule = "joint", start: Path | None = None)
         rows.append(_hidden((improved,), ("voc07",), why))
     else:
         row = _row(_VOC0712, improved.method, "joint", (improved,), True, REFINE + SCALES)
-        (training,) = row.trainings
-        fine_tuned = Training(
-            f"{training.name}-coco", (*training.command, "--model.start", str(start.resolve()))
-        )
-        rows.append(row._replace(key=f"{row.key}-coco", trainings=(fine_tuned,)))
+        trainings = (_fine_tuned(row.trainings[0], start),)
+        rows.append(row._replace(key=f"{row.key}-coco", trainings=trainings))
     study = _study("table10", "Table 10: VOC 07 test by class, AP", tuple(rows), _VOC0712, data)
-    return study._replace(per_class=True)
+    return study._replace(per_class=tables.TABLE_10)
 
 
 def table11(data: Path, schedule: Schedule = "joint") -> Study:
     """Table 11: class by class on VOC 12 test."""
     del schedule
     rows = tuple(_hidden((_mean(one),), ("voc10",), _SERVER) for one in tables.TABLE_11)
-    return Study("table11", "Table 11: VOC 12 test by class, AP", rows, (), data, "VOC2012/test")
+    title, tested = "Table 11: VOC 12 test by class, AP", (data, "VOC2012/test", "VOC 12 test")
+    return Study("table11", title, rows, (), *tested, per_class=tables.TABLE_11)
 
 
 def table12(data: Path, schedule: Schedule = "joint") -> Study:
@@ -169,7 +179,8 @@ def table12(data: Path, schedule: Schedule = "joint") -> Study:
     del schedule
     why = "data not here: ImageNet DET's test set is on its server, and there is no recipe for it"
     rows = tuple(_hidden((one,), ("voc10",), why) for one in tables.TABLE_12)
-    return Study("table12", "Table 12: ImageNet DET test, mAP", rows, (), data, "test")
+    title = "Table 12: ImageNet DET test, mAP"
+    return Study("table12", title, rows, (), data, "test", "ImageNet DET test")
 
 
 TABLES: Mapping[str, Callable[[Path, Schedule], Study]] = {
@@ -185,5 +196,5 @@ def _study(name: str, title: str, rows: tuple[Row, ...], recipe: _Recipe, data: 
     """The claim is the gain of each row that can be run over the one above."""
     keys = [row.key for row in rows if not row.unavailable]
     gaps = tuple(Gap(a, b) for a, b in pairwise(keys))
-    study = Study(name, title, rows, gaps, data, recipe.split, recipe.needed, recipe.download)
-    return study._replace(recipe=recipe.config)
+    tested = (data, recipe.split, recipe.test)
+    return Study(name, title, rows, gaps, *tested, recipe.needed, recipe.download)

@@ -1,13 +1,11 @@
 """Commands in their order: what is done is skipped, what was interrupted is resumed.
 
-A step is a command of ``resdet`` in a process of its own. Its marker ``steps/NAME.json`` appears
-when it has ended well, and says by which command. Steps that do not wait for each other run side by
-side.
+A step is a command of ``resdet`` in a process of its own. Steps that do not wait for each other run
+side by side.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,33 +14,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from detection.reproduction.step import Step, begin, end, forget, is_done
+
 _POLL = 0.2  # seconds between looks at a process
+_GRACE = 60.0  # seconds for a process to end in after it was told to
 _TAIL = 4000  # bytes of a log that an error or a progress bar looks at
 
 
 class StepError(RuntimeError):
     """A step that failed; the message names it, its last words and its log."""
-
-
-class Step(NamedTuple):
-    """One command.
-
-    Attributes:
-        name: different from the other steps', and a file's name.
-        command: arguments of ``resdet``, the tool first.
-        resumes: checkpoint whose presence says that the command can go on with ``--resume``;
-            None for a command that starts anew.
-        after: names of the steps that must have ended before.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    resumes: Path | None = None
-    after: tuple[str, ...] = ()
 
 
 Tell = Callable[[str, str | None], None]
@@ -57,6 +40,7 @@ def pending(steps: Sequence[Step], output: Path) -> list[Step]:
         output: folder of the markers.
 
     Raises:
+        OSError: a file that a step reads cannot be read.
         ValueError: a step was done by another command, or waits for one that does not come before
             it.
     """
@@ -65,7 +49,7 @@ def pending(steps: Sequence[Step], output: Path) -> list[Step]:
         unknown = [name for name in step.after if name not in due]
         if unknown:
             raise ValueError(f"step {step.name} waits for {unknown}, which do not come before it")
-        due[step.name] = not _done(step, output) or any(due[name] for name in step.after)
+        due[step.name] = not is_done(step, output) or any(due[name] for name in step.after)
     return [step for step in steps if due[step.name]]
 
 
@@ -105,16 +89,10 @@ def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) ->
         raise ValueError(f"{output}: another process works in this folder") from error
 
 
-def seconds_of(name: str, output: Path) -> float | None:
-    """Returns how long a step's last try took, seconds; None if it is not done."""
-    marker = _marker(name, output)
-    return float(json.loads(marker.read_bytes())["seconds"]) if marker.is_file() else None
-
-
 def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
     waiting = {step.name: step for step in in_order(due, jobs)}
-    for name in waiting:  # what depended on a step that is done anew is no longer true
-        _marker(name, output).unlink(missing_ok=True)
+    for step in due:  # what depended on a step that is done anew is no longer true
+        forget(step, output)
     running: dict[Future[None], str] = {}
     stop = Event()
     with ThreadPoolExecutor(jobs) as pool:
@@ -142,10 +120,11 @@ def _ready(waiting: Mapping[str, Step], running: Iterable[str], room: int) -> li
 
 def _execute(step: Step, output: Path, tell: Tell, jobs: int, stop: Event) -> None:
     log = output / "steps" / f"{step.name}.log"
+    options = begin(step, output)
     started = time.perf_counter()
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "resdet.tools", *step.command, *_resume(step)],
+            [sys.executable, "-m", "resdet.tools", *step.command, *options],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -153,25 +132,25 @@ def _execute(step: Step, output: Path, tell: Tell, jobs: int, stop: Event) -> No
         )
         while process.poll() is None:
             if stop.wait(_POLL):
-                process.terminate()
-                process.wait()
+                _stop(process)
                 return
             tell(step.name, last_line(log))
-    if process.returncode:
-        raise StepError(
-            f"{step.name}: exit code {process.returncode}: {last_line(log)} (log: {log})"
-        )
-    facts = {"command": step.command, "seconds": round(time.perf_counter() - started, 1)}
-    marker = _marker(step.name, output)
-    partial = marker.with_suffix(".partial")
-    partial.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    partial.replace(marker)
+    reason = f"exit code {process.returncode}: {last_line(log)}" if process.returncode else ""
+    if not reason and step.makes is not None and not step.makes.is_file():
+        reason = f"exit code 0, but {step.makes} is not there"
+    if reason:
+        raise StepError(f"{step.name}: {reason} (log: {log})")
+    end(step, output, time.perf_counter() - started)
     tell(step.name, None)
 
 
-def _resume(step: Step) -> tuple[str, ...]:
-    can = step.resumes is not None and step.resumes.is_file()
-    return ("--resume",) if can else ()
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def last_line(log: Path) -> str:
@@ -181,20 +160,3 @@ def last_line(log: Path) -> str:
         text = file.read().decode(errors="replace")
     lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
     return next((line for line in reversed(lines) if line), "")
-
-
-def _done(step: Step, output: Path) -> bool:
-    marker = _marker(step.name, output)
-    if not marker.is_file():
-        return False
-    command = json.loads(marker.read_bytes())["command"]
-    if tuple(command) != step.command:
-        raise ValueError(
-            f"{marker}: made by `resdet {' '.join(command)}`, now wanted "
-            f"`resdet {' '.join(step.command)}`: name another folder, or remove the marker"
-        )
-    return True
-
-
-def _marker(name: str, output: Path) -> Path:
-    return output / "steps" / f"{name}.json"

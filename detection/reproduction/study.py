@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from detection.reproduction.steps import Step
-from detection.reproduction.tables import Published
+from detection.reproduction.devices import on_devices
+from detection.reproduction.step import Step
+from detection.reproduction.tables import Published, PublishedClasses
 
 Metric = Literal["ap", "ap50", "voc07", "voc10"]
 
@@ -79,12 +80,12 @@ class Study(NamedTuple):
         gaps: the claims.
         data: the data set's folder.
         split: what is tested on, as `resdet evaluate --split` takes it.
+        test: the same, as the papers call it; empty if it is not theirs.
         needed: files and folders below ``data`` without which it cannot run.
         download: the command that would fetch them.
         shared: steps before everything else, such as drawing data.
         comparable: whether the test set is the papers', so that figures can be judged by theirs.
-        per_class: whether the report has a table of classes beside the paper's.
-        recipe: the configuration of its trainings, where they can be spread over devices.
+        per_class: the paper's figures by class, of each row; empty for no table of classes.
     """
 
     name: str
@@ -93,12 +94,12 @@ class Study(NamedTuple):
     gaps: tuple[Gap, ...]
     data: Path
     split: str
+    test: str = ""
     needed: tuple[str, ...] = ()
     download: str = ""
     shared: tuple[Step, ...] = ()
     comparable: bool = True
-    per_class: bool = False
-    recipe: str = ""
+    per_class: tuple[PublishedClasses, ...] = ()
 
 
 def missing(study: Study) -> str:
@@ -109,25 +110,25 @@ def missing(study: Study) -> str:
     return f"data not here: {study.data / absent[0]} is missing; `{study.download}` fetches it"
 
 
-def study_steps(
-    study: Study, output: Path, seeds: Sequence[int], trainer: Sequence[str] = ()
-) -> list[Step]:
+def study_steps(study: Study, output: Path, seeds: Sequence[int], devices: int = 1) -> list[Step]:
     """Lists every command of a study, in an order that they can run in.
 
     Args:
         study: the study.
         output: folder of the runs, which studies share.
         seeds: one training of each network for each.
-        trainer: options of every ``resdet train``, such as ``--trainer.devices 8``.
+        devices: of each training of a detector.
+
+    Raises:
+        ValueError: there is no device.
     """
     steps = {step.name: step for step in study.shared}
     rows = [row for row in study.rows if not row.unavailable]
     for seed in seeds:
         for row in rows:
             for training in row.trainings:
-                steps |= {
-                    step.name: step for step in _train(study, training, output, seed, trainer)
-                }
+                own = _train(study, training, output, seed, devices)
+                steps |= {step.name: step for step in own}
     for seed in seeds:
         for row in rows:
             step = _evaluate(study, row, output, seeds if row.all_seeds else [seed])
@@ -141,30 +142,30 @@ def evaluation_folders(row: Row, output: Path, seeds: Sequence[int]) -> list[Pat
     return [output / "evaluations" / _evaluation_name(row, group) for group in groups]
 
 
-def _train(
-    study: Study, training: Training, output: Path, seed: int, trainer: Sequence[str]
-) -> list[Step]:
+def _train(study: Study, training: Training, output: Path, seed: int, devices: int) -> list[Step]:
     shared = tuple(step.name for step in study.shared)
     folder = output / training.name / f"seed-{seed}"
+    last = folder / "last.ckpt"
     common = ("--seed_everything", str(seed), "--output", str(folder))
+    trainer = on_devices(training.command, devices)
     name = f"{training.name}-seed-{seed}"
     if not training.pretraining:
         command = (*training.command, "--data.root", str(study.data), *trainer, *common)
         # The alternating steps have their own checkpoints before they have a whole detector.
         first = folder / "step1" if training.command[0] == "alternate" else folder
-        return [Step(name, command, first / "last.ckpt", shared)]
-    weights = output / training.pretrained / f"seed-{seed}"
+        return [Step(name, command, first / "last.ckpt", shared, last)]
+    pretrained = output / training.pretrained / f"seed-{seed}"
+    weights = pretrained / "weights.safetensors"
     before = Step(
         f"{training.pretrained}-seed-{seed}",
-        (*training.pretraining, "--seed_everything", str(seed), "--output", str(weights)),
-        weights / "last.ckpt",
+        (*training.pretraining, "--seed_everything", str(seed), "--output", str(pretrained)),
+        pretrained / "last.ckpt",
         shared,
+        weights,
     )
-    data = ("--data.root", str(study.data), "--model.weights", f"{weights}/weights.safetensors")
-    return [
-        before,
-        Step(name, (*training.command, *data, *trainer, *common), folder, (before.name,)),
-    ]
+    data = ("--data.root", str(study.data), "--model.weights", str(weights))
+    command = (*training.command, *data, *trainer, *common)
+    return [before, Step(name, command, last, (before.name,), last)]
 
 
 def _evaluate(study: Study, row: Row, output: Path, seeds: Sequence[int]) -> Step:
@@ -172,13 +173,14 @@ def _evaluate(study: Study, row: Row, output: Path, seeds: Sequence[int]) -> Ste
     trained = [(training.name, seed) for seed in seeds for training in row.trainings]
     checkpoints = [str(output / name / f"seed-{seed}" / "last.ckpt") for name, seed in trained]
     name = _evaluation_name(row, seeds)
+    folder = output / "evaluations" / name
     command = (
         *("evaluate", "--checkpoint", *checkpoints, "--data", str(study.data)),
-        *("--split", study.split, "--output", str(output / "evaluations" / name), *row.options),
+        *("--split", study.split, "--output", str(folder), *row.options),
     )
     after = tuple(f"{name}-seed-{seed}" for name, seed in trained)
-    return Step(f"evaluate-{name}", command, None, after)
+    return Step(f"evaluate-{name}", command, None, after, folder / "figures.json")
 
 
 def _evaluation_name(row: Row, seeds: Sequence[int]) -> str:
-    return f"{row.key}-seeds" if len(seeds) > 1 else f"{row.key}-seed-{seeds[0]}"
+    return f"{row.key}-seed{'s' * (len(seeds) > 1)}-{'-'.join(map(str, seeds))}"

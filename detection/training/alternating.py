@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from detection.atomic import replacing
 from detection.checkpoint import load_detector, read_checkpoint
@@ -141,6 +142,7 @@ class AlternatingTraining:
             Whether all are done; False if a trainer was told to stop before its last update.
 
         Raises:
+            SIGTERMException: the process was told to stop while an RPN proposed.
             ValueError: a step was trained on something else than the step before it left.
         """
         for step in STEPS:
@@ -215,6 +217,8 @@ class AlternatingTraining:
             selection = self.model.criterion.proposals
             proposer = Proposer(load_detector(checkpoint)[0], selection, truth)
             trainer.predict(proposer, datamodule=self.data, return_predictions=False)
+            if trainer.received_sigterm:  # in the last batch; `fit` would forget it
+                raise SIGTERMException
             if proposer.found is not None:
                 proposals = pack_proposals(truth.image_ids, proposer.found)
                 store(file, proposals, proposer.recall, sha256)

@@ -16,9 +16,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from detection.atomic import replacing
 from detection.data.proposals import StoredProposals, write_proposals
+from detection.evaluation.checks import select
 from detection.evaluation.gather import PredictionBuffer, gather_predictions
 from detection.evaluation.recall import proposal_recall
 from detection.model.faster_rcnn import FasterRCNN
@@ -60,7 +62,7 @@ class RecallCount:
             objects = int((~(truth.crowd | truth.difficult)).sum())
             if objects:
                 rows = found.image_ids == image_id
-                own = Predictions(*(column[rows] for column in found))
+                own = select(found, np.flatnonzero(rows))
                 hits = proposal_recall(truth, own, IOUS, LIMITS) * objects
                 self.counts += np.append(np.rint(hits), objects).astype(np.int64)
 
@@ -110,8 +112,14 @@ class Proposer(pl.LightningModule):
         self._count = RecallCount(self._truth)
 
     def predict_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> Detections:
-        """Collects the proposals of a batch, and returns them; the trainer need not keep them."""
+        """Collects the proposals of a batch, and returns them; the trainer need not keep them.
+
+        Raises:
+            SIGTERMException: the process was told to stop, which the predict loop does not ask.
+        """
         del batch_idx
+        if self.trainer.received_sigterm:
+            raise SIGTERMException
         images, _ = batch
         rpn = self.detector.rpn
         output = rpn(self.detector.trunk(self.detector.normalize(images)))

@@ -21,9 +21,9 @@ class Schedule:
             16 for the head, ResNet appendix A (0.001) and Faster R-CNN section 4.2 (0.003); FPN
             section 5.2 (0.02 at 16 images).
         momentum: of the gradient.
-        weight_decay: of the weights; biases and norms have none, as in Caffe's code.
-            Alternatives: 0.0001. Sources: Faster R-CNN section 3.1.3 (0.0005), FPN section 5.2
-            (0.0001).
+        weight_decay: of the weights; biases and norms have none, as in Fast R-CNN's VGG16 prototxt
+            (py-faster-rcnn's for ZF let biases decay). Alternatives: 0.0001. Sources: Faster R-CNN
+            section 3.1.3 (0.0005), FPN section 5.2 (0.0001).
         bias_lr_factor: what the biases' learning rate is multiplied by. Alternatives: 1. Sources:
             py-faster-rcnn's prototxts (2), Detectron2 (1).
         milestones: where the learning rate is multiplied by ``gamma``: updates, or fractions of

@@ -56,12 +56,26 @@ def test_every_seed_pretrains_anew_and_the_context_detector_shares_its_classifie
     assert [tools.count(tool) for tool in ("shapes", "pretrain", "train")] == [2, 6, 8]
     assert tools.count("evaluate") == 2 * 6 + 1
     plain, context = (steps[f"mini-resnet101{kind}-seed-1"] for kind in ("", "-context"))
+    assert plain.resumes == plain.makes == OUT / "mini-resnet101/seed-1/last.ckpt"
     assert plain.after == context.after == ("mini-resnet101-pretrained-seed-1",)
     weights = "out/mini-resnet101-pretrained/seed-1/weights.safetensors"
     assert weights in plain.command
+    pretrained = steps["mini-resnet101-pretrained-seed-1"]
+    assert pretrained.makes == Path(weights)
+    assert pretrained.resumes == Path(weights).with_name("last.ckpt")
     assert weights in context.command
-    ensemble = steps["evaluate-mini-resnet101-ensemble-seeds"]
+    ensemble = steps["evaluate-mini-resnet101-ensemble-seeds-0-1"]
     assert ensemble.after == ("mini-resnet101-context-seed-0", "mini-resnet101-context-seed-1")
+
+
+def test_a_study_of_more_seeds_has_an_ensemble_of_its_own() -> None:
+    few, more = (study_steps(mini(CPU, DATA, seeds), OUT, seeds) for seeds in ([0, 1], [0, 1, 2]))
+    commands = {step.name: step.command for step in few}
+    shared = [step for step in more if step.name in commands]
+    assert all(step.command == commands[step.name] for step in shared)
+    assert commands.keys() - {step.name for step in shared} == {
+        "evaluate-mini-resnet101-ensemble-seeds-0-1"
+    }
 
 
 def test_an_ensemble_says_of_what_it_is() -> None:

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from detection.reproduction.outcome import Figure, GapOutcome, Outcome, RowOutcome, read_outcome
+from detection.reproduction.evaluated import Evaluated
+from detection.reproduction.outcome import (
+    Figure,
+    GapOutcome,
+    Outcome,
+    RowOutcome,
+    _classes,
+    read_outcome,
+)
 from detection.reproduction.pages import html, markdown, measured_text, to_plain
 from detection.reproduction.paper import TABLES
 from detection.reproduction.study import Row, Study
@@ -51,6 +59,25 @@ def test_json_has_no_nan_and_html_escapes() -> None:
 def test_a_figure_without_an_interval_or_a_run() -> None:
     assert measured_text(Measured(1.25, math.nan, math.nan, "", ()), "+") == "+1.2"
     assert measured_text(None) == "–"
+
+
+def test_classes_have_all_the_papers_columns_and_ours_where_there_is_a_run(tmp_path: Path) -> None:
+    study = TABLES["table10"](tmp_path, "joint")
+    figures = [
+        {"classes": [{"class": "cat", "VOC07": value}, {"class": "dog", "VOC07": None}]}
+        for value in (0.5, 0.7)
+    ]
+    runs = {study.rows[1].key: [Evaluated("run", one, None, None) for one in figures]}
+    classes = {one.name: one for one in _classes(study, runs)}
+    assert classes["cat"].paper == (86.4, 89.8, 89.6)
+    assert classes["cat"].ours == (None, pytest.approx(60.0), None)
+    assert classes["dog"].ours == (None, None, None)
+    text = markdown(Outcome(study, (), (), tuple(classes.values()), 7))
+    improved = "ResNet-101, box refinement, context, multi-scale testing, pre-trained on COCO"
+    head = f"| Class | VGG-16, paper | ResNet-101, paper | ours | {improved}, paper |"
+    assert f"{head}\n" in text
+    assert "| cat | 86.4 | 89.8 | 60.0 | 89.6 |\n" in text
+    assert "| dog | 84.8 | 88.3 | – | 89.6 |\n" in text
 
 
 def test_without_runs_every_figure_says_why(tmp_path: Path) -> None:

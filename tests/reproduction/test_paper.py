@@ -4,6 +4,7 @@ import pytest
 
 from detection.reproduction import tables
 from detection.reproduction.paper import TABLES, table10
+from detection.reproduction.recipes import composed
 from detection.reproduction.study import evaluation_folders, missing, study_steps
 
 ROOT = Path("data")
@@ -63,22 +64,21 @@ def test_table_9_is_a_ladder() -> None:
 
 def test_steps_train_once_and_evaluate_the_last_checkpoint() -> None:
     study = TABLES["table9"](ROOT, "joint")
-    steps = study_steps(study, OUT, [0, 1], ("--trainer.devices", "2"))
+    steps = study_steps(study, OUT, [0, 1], devices=2)
     by_tool = [step.command[0] for step in steps]
     assert by_tool == ["train"] * 6 + ["evaluate"] * 10  # 3 detectors and 5 rows, for two seeds
     first = steps[0]
-    assert first.command[-6:] == (
-        *("--trainer.devices", "2", "--seed_everything", "0"),
+    assert first.command[-8:] == (
+        *("--trainer.devices", "2", "--data.batch_size", "1", "--seed_everything", "0"),
         *("--output", "out/coco2014-vgg16/seed-0"),
     )
-    assert first.resumes == Path("out/coco2014-vgg16/seed-0/last.ckpt")
+    assert first.resumes == first.makes == Path("out/coco2014-vgg16/seed-0/last.ckpt")
     last = steps[-1]
     assert "out/coco2014-resnet101-context/seed-1/last.ckpt" in last.command
     assert last.after == ("coco2014-resnet101-context-seed-1",)
-    row = study.rows[4]
-    assert evaluation_folders(row, OUT, [0, 1])[1] == Path(
-        last.command[last.command.index("--output") + 1]
-    )
+    folder = evaluation_folders(study.rows[4], OUT, [0, 1])[1]
+    assert folder == Path(last.command[last.command.index("--output") + 1])
+    assert last.makes == folder / "figures.json"
 
 
 def test_the_alternating_schedule_has_runs_of_its_own() -> None:
@@ -87,6 +87,7 @@ def test_the_alternating_schedule_has_runs_of_its_own() -> None:
     assert joint.key != alternating.key
     step = study_steps(TABLES["table7"](ROOT, "alternating"), OUT, [0])[0]
     assert step.resumes == Path("out/voc0712-vgg16-alternating/seed-0/step1/last.ckpt")
+    assert step.makes == Path("out/voc0712-vgg16-alternating/seed-0/last.ckpt")
 
 
 def test_missing_data_are_named_with_the_command_that_fetches_them(tmp_path: Path) -> None:
@@ -107,4 +108,5 @@ def test_table_10_fine_tunes_a_detector_of_coco() -> None:
     command = row.trainings[0].command
     assert command[-2:] == ("--model.start", "/coco.ckpt")
     assert "--model.detector.context" in command
+    assert composed(command)["model"]["detector"]["anchor_sizes"] == [64, 128, 256, 512]
     assert {"--refine", "--vote", "--scales"} < set(row.options)

@@ -1,17 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from detection.reproduction.steps import (
-    Step,
-    StepError,
-    in_order,
-    last_line,
-    pending,
-    run_steps,
-    seconds_of,
-)
+from detection.reproduction import steps as module
+from detection.reproduction.step import Step, seconds_of
+from detection.reproduction.steps import StepError, in_order, last_line, pending, run_steps
 
 
 def _quiet(name: str, line: str | None) -> None:
@@ -113,13 +108,61 @@ def test_a_failure_names_step_reason_and_log_and_leaves_no_marker(tmp_path: Path
     assert [step.name for step in pending(steps, tmp_path)] == ["bad", "after"]
 
 
-def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:
+def test_an_interrupted_step_is_resumed_and_one_done_anew_is_not(tmp_path: Path) -> None:
     """What asks for --resume of a tool without it fails, and so shows that it was asked."""
-    step = _draw("train", tmp_path / "data")._replace(resumes=tmp_path / "run" / "last.ckpt")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "last.ckpt").touch()
+    first = _draw("first", tmp_path / "first")
+    step = _draw("train", tmp_path / "data", "first")._replace(resumes=tmp_path / "run/last.ckpt")
+    checkpoint = tmp_path / "run" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()  # nobody knows whose
+    run_steps([first, step], tmp_path, _quiet)
+    assert not checkpoint.exists()
+
+    checkpoint.touch()  # of the finished run
+    (tmp_path / "steps" / "first.json").unlink()
+    run_steps([first, step], tmp_path, _quiet)
+    assert not checkpoint.exists()
+
+    (tmp_path / "steps" / "train.json").unlink()
+    (tmp_path / "run" / "x").touch()
+    broken = step._replace(command=("shapes", str(tmp_path / "run")))
+    with pytest.raises(StepError, match="exit code 1: resdet shapes"):
+        run_steps([first, broken], tmp_path, _quiet)
+    checkpoint.touch()  # as if it had come as far as that
     with pytest.raises(StepError, match="unrecognized arguments: --resume"):
+        run_steps([first, broken], tmp_path, _quiet)
+
+
+def test_a_step_without_its_product_is_not_done(tmp_path: Path) -> None:
+    step = _draw("a", tmp_path / "a")._replace(makes=tmp_path / "a" / "figures.json")
+    with pytest.raises(StepError, match=r"a: exit code 0, but .*figures\.json is not there \(log"):
         run_steps([step], tmp_path, _quiet)
+    assert not (tmp_path / "steps" / "a.json").exists()
+    assert pending([step], tmp_path) == [step]
+
+
+STUBBORN = """#!/bin/sh
+[ "$3" = fail ] && while [ ! -e "$4" ]; do sleep 0.05; done && exit 3
+trap "" TERM
+echo $$ > "$4"
+while :; do sleep 0.05; done
+"""
+
+
+def test_a_process_that_ignores_the_signal_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, pid = tmp_path / "program", tmp_path / "pid"
+    program.write_text(STUBBORN)
+    program.chmod(0o755)
+    monkeypatch.setattr(module, "_GRACE", 0.3)
+    monkeypatch.setattr(module.sys, "executable", str(program))
+    steps = [Step("stubborn", ("stay", str(pid))), Step("fails", ("fail", str(pid)))]
+    with pytest.raises(StepError, match="fails: exit code 3"):
+        run_steps(steps, tmp_path, _quiet, jobs=2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert not (tmp_path / "steps" / "stubborn.json").exists()
 
 
 def test_a_folder_has_one_runner(tmp_path: Path) -> None:

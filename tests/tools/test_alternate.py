@@ -1,4 +1,5 @@
 import csv
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from detection.training.parts import HeadModule
+from detection.training.proposing import Proposer
 from resdet.tools import evaluate, predict
 from resdet.tools.alternate import main
 
@@ -101,6 +103,18 @@ def test_a_run_is_broken_off_and_resumed(
     one, other = (weights(folder / "last.ckpt") for folder in (alternated, output))
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_told_to_stop_while_it_proposes_says_so(
+    small_run: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def told(self: Proposer) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Proposer, "on_predict_start", told)
+    assert main([*small_run, *STEPS, f"--output={tmp_path / 'run'}"]) == 130
+    assert not list(tmp_path.glob("run/proposals*"))
+    assert not (tmp_path / "run/step2/last.ckpt").exists()
 
 
 def refused(

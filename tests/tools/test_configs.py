@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from detection.checkpoint import CLASS_LAYERS, KEY, Description
+from detection.data.labels import LabelMap
+from detection.model.build import faster_rcnn
 from detection.model.faster_rcnn import FasterRCNN
+from detection.reproduction.devices import on_devices
 from detection.reproduction.mini import CPU, QUICK, Preset
+from detection.reproduction.paper import table9, table10
 from resdet.tools import alternate, localize, pretrain
 from resdet.tools._run import IDLE_WARNINGS, shipped_configs
 from resdet.tools.train import _cli
@@ -151,6 +156,47 @@ def test_the_papers_alternating_steps_build(
     assert cli.model.criterion.proposals.after_nms == 2000
     assert cli.model.spec.proposals.after_nms == 300
     assert cli.model.spec.backbone == model
+
+
+def test_the_alternating_steps_on_other_devices_keep_the_images(shapes: Path, tmp_path: Path):
+    """What `resdet reproduce` adds is understood, and the rate follows the images of an update."""
+    files = ["voc07.yaml", "alternating_voc.yaml", "vgg16.yaml"]
+    command = ["alternate", *(word for name in files for word in ("--config", name))]
+    options = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    spread = on_devices(command, 4)[2:]  # but for the devices: this test has one process
+    cli = build(files, shapes, tmp_path, *options, *spread, cli=alternate._cli)
+    steps = cli.config_init.rpn, cli.config_init.head
+    assert [step.updates * step.batch_size * 4 for step in steps] == [80_000, 80_000]
+    assert [step.milestones for step in steps] == [(15_000,), (15_000,)]
+    rates = [step.lr_per_16_images * step.batch_size * 4 / 16 for step in steps]
+    assert rates == pytest.approx([0.004, 0.002])  # 0.001 for 1 image, and for 2
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+def test_a_detector_of_coco_is_fine_tuned_with_the_layers_it_has(shapes: Path, tmp_path: Path):
+    """A small network, but the anchors and the context that the commands ask for."""
+    small = ["--model.detector.backbone=resnet18", "--model.detector.width=8"]
+    small += [f"--data.root={shapes}", "--data.train=train", "--data.val=val"]
+    small += [f"--output={tmp_path}", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    (training,) = table9(Path("coco")).rows[3].trainings
+    untrained = ["--model.weights=null", "--model.detector.frozen_stages=0"]
+    spec = _cli(shipped_configs([*training.command[1:], *small, *untrained])).model.spec
+    labels = LabelMap.from_names([f"class {k}" for k in range(80)])
+    detector = faster_rcnn(80, spec)
+    facts = Description(spec, detector.preprocessing, labels, 600, 1000).to_plain()
+    weights = {f"detector.{name}": value for name, value in detector.state_dict().items()}
+    start = tmp_path / "coco.ckpt"
+    torch.save({KEY: facts, "state_dict": weights}, start)
+
+    (training,) = table10(Path("VOCdevkit"), start=start).rows[-1].trainings
+    command = shipped_configs([*training.command[1:], *small])
+    tuned = _cli(command).model.detector
+    assert (tuned.rpn.objectness.out_channels, tuned.roi_head.classes) == (4 * 3, 9)
+    found = tuned.state_dict()
+    kept = [name for name in found if not name.startswith(CLASS_LAYERS)]
+    assert all(torch.equal(found[name], detector.state_dict()[name]) for name in kept)
+    with pytest.raises(ValueError, match=r"coco\.ckpt: a detector of other layers: rpn"):
+        _cli([*command, "--model.detector.anchor_sizes=[128,256,512]"])
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from detection.checkpoint import KEY, Description
 from detection.data.folder import read_folder
+from detection.data.labels import LabelMap
 from detection.data.shapes import write_shapes
+from detection.evaluation.checks import select
 from detection.evaluation.results import write_results
+from detection.model.build import DetectorSpec, faster_rcnn
+from detection.reproduction.tables import VOC_CLASSES
 from detection.structures import Predictions
 from resdet.tools import reproduce
 
@@ -34,7 +41,7 @@ def results(voc: Path, file: Path, kept: float, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     whole = Predictions(ids, truth.boxes, rng.random(len(ids)), truth.labels)
     chosen = rng.random(len(ids)) < kept
-    write_results(file, Predictions(*(column[chosen] for column in whole)), records.labels.ids)
+    write_results(file, select(whole, np.flatnonzero(chosen)), records.labels.ids)
     return file
 
 
@@ -71,8 +78,8 @@ def test_a_table_from_prediction_files_alone(
     assert "://" not in page  # it fetches nothing
     assert "100.0 [100.0, 100.0]" in page
     assert (out / "table7-runs.html").is_file()
+    assert found["seeds"] is None
 
-    (out / "steps" / "report-table7.json").unlink()
     assert reproduce.main([*arguments, "--resamples", "20"]) == 0
     resumed = json.loads((out / "table7.json").read_text())
     assert resumed["rows"] == found["rows"]
@@ -92,6 +99,42 @@ def test_a_table_from_prediction_files_alone(
     assert len(found["classes"]) == 20
 
 
+def test_a_study_is_extended_in_its_folder(voc: Path, tmp_path: Path) -> None:
+    file = results(voc, tmp_path / "vgg.json", 0.5)
+    out = tmp_path / "out"
+    arguments = ["table7", "--data", str(voc), "--output", str(out), "--resamples", "0", "--from"]
+    pattern = f"voc0712-vgg16={tmp_path}/vgg*.json"
+    assert reproduce.main([*arguments, pattern]) == 0
+    (first, second, *_) = json.loads((out / "table7.json").read_text())["rows"]
+    assert first["figures"][0]["ours"]["value"] < 100
+    assert second["figures"][0]["ours"] is None
+
+    # Another row beside it, and another content of the same file.
+    results(voc, file, 1.0)
+    resnet = results(voc, tmp_path / "resnet.json", 0.5)
+    assert reproduce.main([*arguments, pattern, f"voc0712-resnet101={resnet}"]) == 0
+    (first, second, *_) = json.loads((out / "table7.json").read_text())["rows"]
+    assert first["figures"][0]["ours"]["value"] == 100
+    assert second["figures"][0]["ours"]["value"] < 100
+
+
+def test_evaluated_folders_serve_where_their_data_were_moved(voc: Path, tmp_path: Path) -> None:
+    moved, own = tmp_path / "moved", tmp_path / "VOCdevkit"
+    shutil.copytree(voc, own)
+    given = f"voc0712-vgg16={results(own, tmp_path / 'vgg.json', 0.5)}"
+    out = tmp_path / "out"
+    arguments = ["table7", "--output", str(out), "--resamples", "0"]
+    assert reproduce.main([*arguments, "--data", str(own), "--from", given]) == 0
+    before = (out / "table7.json").read_text()
+    own.rename(moved)
+    folder = f"voc0712-vgg16={out}/evaluations/given-voc0712-vgg16-0"
+    arguments = ["table7", "--output", str(tmp_path / "again"), "--resamples", "0"]
+    assert reproduce.main([*arguments, "--from", folder]) == 1
+    assert reproduce.main([*arguments, "--data", str(moved), "--from", folder]) == 0
+    after = (tmp_path / "again" / "table7.json").read_text()
+    assert json.loads(after)["rows"] == json.loads(before)["rows"]
+
+
 def test_without_data_the_report_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +148,10 @@ def test_without_data_the_report_says_so(
 
 def test_tables_of_servers_need_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main(["table11", "--output", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("needs a server") == 3
+    text = capsys.readouterr().out
+    assert text.count("needs a server") == 3
+    assert "| aeroplane | 84.9 | 86.5 | 92.1 |\n" in text
+    assert "| tvmonitor | 61.5 | 65.6 | 80.0 |\n" in text
 
 
 @pytest.mark.parametrize("given", ["resnet=x.json", "voc0712-vgg16", "voc0712-vgg16="])
@@ -115,6 +161,44 @@ def test_from_is_checked(
     arguments = ["table7", "--data", str(voc), "--output", str(tmp_path), "--from", given]
     assert reproduce.main(arguments) == 1
     assert "expected KEY=PATH with KEY one of voc0712-vgg16, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (
+            "VGG-16 on VOC 12 test=x.json",
+            "VGG-16 on VOC 12 test is tested on VOC 12 test, and table7 on VOC 07 test",
+        ),
+        ("voc0712-vgg16=X/comp4_det_*.txt", "X/comp4_det_*.txt: no such folder or file"),
+        ("voc0712-vgg16=x.json", "x.json: no such folder or file"),
+        ("voc0712-vgg16=X/evaluated", "evaluated: evaluated on split VOC2012/val, expected VOC20"),
+    ],
+)
+def test_what_is_given_must_be_of_the_study(
+    given: str, reason: str, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"data": str(voc), "split": "VOC2012/val", "labels": {"names": [], "ids": []}}
+    (tmp_path / "evaluated").mkdir()
+    (tmp_path / "evaluated" / "figures.json").write_text(json.dumps(figures))
+    out = tmp_path / "out"
+    arguments = ["table7", "--data", str(voc), "--output", str(out), "--from"]
+    assert reproduce.main([*arguments, given.replace("X", str(tmp_path))]) == 1
+    assert reason.replace("X", str(tmp_path)) in capsys.readouterr().err
+    assert not (out / "steps").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "least"),
+    [("seeds", 0, 1), ("seeds", -1, 1), ("jobs", 0, 1), ("devices", 0, 1), ("resamples", -1, 0)],
+)
+def test_numbers_are_checked(
+    option: str, number: int, least: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["table7", f"--{option}={number}"])
+    assert stop.value.code == 2
+    assert f"--{option} must be at least {least}, got {number}" in capsys.readouterr().err
 
 
 def test_a_broken_prediction_file_is_named(
@@ -136,6 +220,42 @@ def test_list_prints_rows_and_commands(
     assert text.count("resdet train --config voc0712.yaml") == 4
     assert text.count("resdet evaluate --checkpoint") == 4
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "cannot be read: No such file"), (b"no checkpoint", "cannot be read as a checkpoint")],
+)
+def test_what_table_10_is_to_start_from_is_checked_first(
+    content: bytes | None,
+    reason: str,
+    voc: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start, out = tmp_path / "coco.ckpt", tmp_path / "out"
+    if content is not None:
+        start.write_bytes(content)
+    arguments = ["table10", "--data", str(voc), "--output", str(out), "--start", str(start)]
+    assert reproduce.main(arguments) == 1
+    assert f"{start}: {reason}" in capsys.readouterr().err
+    assert not (out / "steps").exists()
+
+
+def test_a_detector_of_other_layers_is_no_start(voc: Path, tmp_path: Path) -> None:
+    """What the row's network is made of is taken from its command."""
+    spec = DetectorSpec(backbone="resnet18", width=8, frozen_stages=0)
+    detector = faster_rcnn(20, spec)
+    labels = LabelMap.from_names(VOC_CLASSES)
+    facts = Description(spec, detector.preprocessing, labels, 600, 1000).to_plain()
+    weights = {f"detector.{name}": value for name, value in detector.state_dict().items()}
+    torch.save({KEY: facts, "state_dict": weights}, tmp_path / "voc.ckpt")
+    command = ("train", "--config", "resnet101.yaml", "--model.detector.backbone", "resnet18")
+    command += ("--model.detector.width", "8")
+    reproduce._check_start(tmp_path / "voc.ckpt", command)
+    more = ("--model.detector.anchor_sizes", "[64, 128, 256, 512]")
+    with pytest.raises(ValueError, match=r"voc\.ckpt: a detector of other layers: rpn\."):
+        reproduce._check_start(tmp_path / "voc.ckpt", (*command, *more))
 
 
 def command_lines() -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 import detection
@@ -230,6 +231,32 @@ def test_a_run_that_ends_while_proposals_are_written(
     assert not list(tmp_path.glob("proposals*"))
     assert list(resume(alternating_worker, shapes, tmp_path).values()) == [0, 4, 6, 4]
     assert not changed(state(run.folder, 4), state(tmp_path, 4))
+
+
+class Terminate(Callback):
+    """Sends this process SIGTERM after a batch of proposals."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.batches = 0
+
+    def on_predict_batch_end(self, *_: object) -> None:
+        if self.batches == self.batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.batches += 1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_run_told_to_stop_while_it_proposes(
+    alternating_worker: ModuleType, shapes: Path, tmp_path: Path, batch: int
+):
+    """In the second of four batches of two images, and in the last one."""
+    stop = Terminate(batch)
+    with pytest.raises(SIGTERMException):
+        alternating_worker.alternating(shapes, tmp_path, lambda step: [stop]).run()
+    assert stop.batches == batch + 1
+    assert not list(tmp_path.glob("proposals*"))
+    assert not (tmp_path / "step2").exists()
 
 
 class Stop(Callback):

@@ -74,6 +74,31 @@ class Description(NamedTuple):
         return cls(spec, preprocessing, labels, values["short_side"], values["long_side"])
 
 
+def check_same(checkpoint: Mapping[str, Any], labels: LabelMap, spec: DetectorSpec) -> None:
+    """Refuses to go on with a checkpoint of another detector.
+
+    Args:
+        checkpoint: what a file of ``resdet train`` holds.
+        labels: of the detector that goes on.
+        spec: what it is made of.
+
+    Raises:
+        CheckpointError: the classes or the parts are others; the message names them.
+    """
+    if not isinstance(checkpoint.get(KEY), dict):
+        raise CheckpointError(f"expected a checkpoint of `resdet train`, with key {KEY!r}")
+    try:
+        there = Description.from_plain(checkpoint[KEY])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"does not describe its detector: {error!r}") from error
+    if there.labels != labels:
+        raise CheckpointError(f"is of the classes {there.labels}, not {labels}")
+    own = spec.to_plain()
+    for name, value in there.spec.to_plain().items():
+        if value != own[name]:
+            raise CheckpointError(f"is of a detector with {name} {value!r}, not {own[name]!r}")
+
+
 def read_checkpoint(path: Path) -> Any:
     """Reads a file of torch as data, never as code.
 

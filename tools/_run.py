@@ -55,6 +55,19 @@ def _config(value: str) -> Path:
     raise FileNotFoundError(f"no configuration {value!r} here; shipped: {', '.join(names)}")
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns what an error says of the user's input, without what libraries wrap around it.
+
+    Args:
+        error: as it was raised, or as a data loader's worker passed it on.
+    """
+    # jsonargparse wraps what is wrong with the data when it asks for their classes.
+    reason = str(error.__cause__ if "compute_fn of link" in str(error) else error)
+    if reason.startswith("Caught "):  # by a worker, whose traceback ends with the reason
+        reason = reason.strip().splitlines()[-1].split(": ", 1)[-1]
+    return reason
+
+
 def run_tool(
     name: str,
     argv: Sequence[str] | None,
@@ -85,10 +98,6 @@ def run_tool(
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        # jsonargparse wraps what is wrong with the data when it asks for their classes.
-        reason = str(error.__cause__ if "compute_fn of link" in str(error) else error)
-        if reason.startswith("Caught "):  # by a worker, whose traceback ends with the reason
-            reason = reason.strip().splitlines()[-1].split(": ", 1)[-1]
-        print(f"resdet {name}: {reason}", file=sys.stderr)
+        print(f"resdet {name}: {reason_of(error)}", file=sys.stderr)
         return 1
     return 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from resdet.tools._checkpoints import add_arguments, run_checkpoints
 from resdet.tools._improvements import IMPROVEMENTS
+from resdet.tools._run import reason_of
 
 if TYPE_CHECKING:
     from detection.data.labels import LabelMap
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 EPILOG = """
 --predictions takes COCO result files (.json) and VOC's comp4_det_SPLIT_CLASS.txt, of any
-detector; it needs no model. The results: predictions.json, figures.txt, figures.json,
-figures.csv; `resdet report FOLDER` makes a page of them.
+detector; it needs no model and no image. On a folder of VOC layout a result file's category ids
+are 1 to K of the class names in order of the alphabet, and its image ids the digits of the file
+names, or the lines of the split where these repeat. The results: predictions.json, figures.txt,
+figures.json, figures.csv; `resdet report FOLDER` makes a page of them.
 """
 
 
@@ -86,6 +89,8 @@ def _read(files: Sequence[Path], records: Records) -> Predictions:
     from detection.evaluation.results import read_results
     from detection.evaluation.submission import read_comp4
 
+    if len({file.resolve() for file in files}) < len(files):
+        raise ValueError("--predictions: a file is given twice")
     others = [file for file in files if file.suffix not in (".json", ".txt")]
     if others:
         raise ValueError(f"{others[0]}: expected .json (COCO) or comp4_det_*.txt (VOC)")
@@ -177,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to both signals
         return 130
     except (ValueError, OSError) as error:
-        print(f"resdet evaluate: {error}", file=sys.stderr)
+        print(f"resdet evaluate: {reason_of(error)}", file=sys.stderr)
         return 1
     return 0
 

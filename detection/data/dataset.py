@@ -91,7 +91,7 @@ class DetectionDataset(Dataset[Item]):
         if image.shape[:2] != original_size:
             raise DataError(
                 f"{path}: expected (height, width) {original_size} as annotated,"
-                f" got {image.shape[:2]}"
+                f" got {image.shape[:2]}; `resdet check --repair` makes a copy without such images"
             )
         rows = slice(truth.offsets[index], truth.offsets[index + 1])
         own = truth.boxes[rows]

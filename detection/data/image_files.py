@@ -102,5 +102,7 @@ class ImageFiles:
         except (TypeError, ValueError) as error:  # no text; text that cannot be a path
             raise DataError(f"{where}: file_name is {name!r}, expected a relative path") from error
         if not path.startswith(inside):
-            raise DataError(f"{where}: file_name {name!r} leads out of {self.root}")
+            over = os.path.normpath(os.path.join(self.root, name)).startswith(inside)
+            how = "is a symbolic link that leads" if over else "leads"
+            raise DataError(f"{where}: file_name {name!r} {how} out of {self.root}")
         return path[len(inside) :]

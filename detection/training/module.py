@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection.checkpoint import KEY, Description, start_from
+from detection.checkpoint import KEY, CheckpointError, Description, check_same, start_from
 from detection.data.labels import LabelMap
 from detection.data.records import DataError
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.criterion import Criterion
 from detection.model.faster_rcnn import FasterRCNN
-from detection.structures import Batch, Target
+from detection.structures import Annotations, Batch, Target
 from detection.training.schedule import Schedule
 from detection.training.validation import ValidationModule
 
@@ -48,11 +48,18 @@ class TrainingModule(ValidationModule):
         """Compares the model's and the data's classes before the first step.
 
         Raises:
-            DataError: if they differ.
+            DataError: if they differ, or if there is no object to tell the best checkpoint by.
         """
         found = self.trainer.datamodule.labels  # type: ignore[attr-defined]
         if found != self.labels:
             raise DataError(f"the model has classes {self.labels}, the data has {found}")
+        if self.trainer.limit_val_batches:
+            truth: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
+            if (truth.crowd | truth.difficult).all():
+                raise DataError(
+                    "no object to validate by: name another split by --data.val, or train without "
+                    "by --trainer.limit_val_batches 0"
+                )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds the samplers and dropout by the position in the run.
@@ -98,7 +105,25 @@ class TrainingModule(ValidationModule):
         )
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = self.schedule.scheduler(optimizer, steps)
+        if (warmup := self.schedule.warmup(steps)) > steps / 4:
+            logger.warning(
+                "the warm-up takes %d of %d updates, and the learning rate is low for most of the "
+                "run: lower --model.schedule.warmup_steps",
+                min(warmup, steps),
+                steps,
+            )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compares a run's last checkpoint with what would go on from it.
+
+        Raises:
+            CheckpointError: if it is of other classes, or of another detector.
+        """
+        try:
+            check_same(checkpoint, self.labels, self.spec)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.trainer.ckpt_path}: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that makes the file sufficient by itself."""

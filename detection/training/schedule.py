@@ -29,7 +29,8 @@ class Schedule:
         milestones: where the learning rate is multiplied by ``gamma``: updates, or fractions of
             the run where not above 1.
         gamma: see ``milestones``.
-        warmup_steps: updates over which the learning rate grows linearly to its full value.
+        warmup_steps: updates over which the learning rate grows linearly to its full value, or a
+            fraction of the run where below 1.
         warmup_factor: the fraction of the learning rate it grows from.
     """
 
@@ -39,7 +40,7 @@ class Schedule:
     bias_lr_factor: float = 2.0
     milestones: tuple[float, ...] = (5 / 7,)
     gamma: float = 0.1
-    warmup_steps: int = 0
+    warmup_steps: int | float = 0
     warmup_factor: float = 0.001
 
     def optimizer(self, module: nn.Module, images_per_update: int) -> SGD:
@@ -62,6 +63,10 @@ class Schedule:
         """Builds the per-update scheduler for a run of ``total_steps`` updates."""
         return LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
 
+    def warmup(self, total_steps: int) -> float:
+        """Returns the updates of the warm-up in a run of ``total_steps``."""
+        return self.warmup_steps * (total_steps if self.warmup_steps < 1 else 1)
+
     def factor(self, step: int, total_steps: int) -> float:
         """Returns what the learning rate is multiplied by at update ``step``, counted from 0."""
         drops = sum(
@@ -69,8 +74,9 @@ class Schedule:
             for milestone in self.milestones
         )
         factor: float = self.gamma**drops
-        if step < self.warmup_steps:
-            share = step / self.warmup_steps
+        warmup = self.warmup(total_steps)
+        if step < warmup:
+            share = step / warmup
             factor *= self.warmup_factor + (1 - self.warmup_factor) * share
         return factor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from detection.evaluation.gather import (
 from detection.evaluation.voc import VocFigures, evaluate_voc
 from detection.model.improved import Detector
 from detection.structures import Annotations, Batch, Predictions, Target
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
@@ -58,6 +61,13 @@ class ValidationModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Empties what the last validation collected."""
         self._buffer = PredictionBuffer()
+        limit = self.trainer.limit_val_batches
+        if not self.trainer.sanity_checking and (isinstance(limit, int) or limit < 1):
+            logger.warning(
+                "--trainer.limit_val_batches %s: objects of the images that are left out count as "
+                "missed",
+                limit,
+            )
 
     def validation_step(self, batch: tuple[Batch, list[Target]], batch_idx: int) -> None:
         """Collects the detections of a batch."""

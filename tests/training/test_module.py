@@ -1,4 +1,6 @@
 import logging
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -205,3 +207,45 @@ def test_predictions_that_cannot_be_scored_end_the_validation(
     module.detector.forward = small_oracle.forward
     with pytest.raises(ValueError, match="label"):
         make_trainer(limit_val_batches=1.0).validate(module, data, verbose=False)
+
+
+def test_a_run_without_an_object_to_validate_by_is_refused(
+    small: ModuleType, shapes: Path, make_trainer: Make, tmp_path: Path
+):
+    root = shutil.copytree(shapes, tmp_path / "shapes")
+    for name in (root / "ImageSets" / "Main" / "val.txt").read_text().split():
+        file = root / "Annotations" / f"{name}.xml"
+        file.write_text(re.sub("<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
+    data = small.small_data(root)
+    with pytest.raises(DataError, match=r"no object to validate by: .*--data\.val"):
+        make_trainer(max_steps=1, limit_val_batches=1.0).fit(small.small_module(data), data)
+    make_trainer(max_steps=1).fit(small.small_module(data), data)
+
+
+def test_validation_on_some_batches_is_warned_of(
+    small: ModuleType, shapes: Path, make_trainer: Make, caplog: pytest.LogCaptureFixture
+):
+    data = small.small_data(shapes)
+    module = small.small_module(data)
+    make_trainer(limit_val_batches=1.0).validate(module, data, verbose=False)
+    assert "count as missed" not in caplog.text
+    make_trainer(limit_val_batches=1).validate(module, data, verbose=False)
+    assert (
+        "limit_val_batches 1: objects of the images that are left out count as missed"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize(("warmup", "warns"), [(2, False), (3, True), (0.5, True), (0.2, False)])
+def test_a_long_warm_up_is_warned_of(
+    small: ModuleType,
+    shapes: Path,
+    make_trainer: Make,
+    caplog: pytest.LogCaptureFixture,
+    warmup: float,
+    warns: bool,
+):
+    data = small.small_data(shapes)
+    module = small.small_module(data, schedule=Schedule(0.008, warmup_steps=warmup))
+    make_trainer(max_epochs=2).fit(module, data)  # of 8 updates
+    assert ("the warm-up takes" in caplog.text) == warns

@@ -1,8 +1,10 @@
 """A run that is broken off and resumed ends in the very weights of an unbroken one."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -10,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
+from detection.checkpoint import KEY, CheckpointError
 from detection.data.transforms import Augmentation
 from detection.training.module import DetectorModule
 from detection.training.schedule import Schedule
@@ -98,3 +101,38 @@ def test_another_seed_gives_other_weights(small: ModuleType, shapes: Path, make_
         run(small, shapes, make_trainer(max_steps=1), noise=1, seed=seed) for seed in (0, 1)
     )
     assert difference(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"names": ["a", "b"], "ids": [1, 2]}, "is of the classes LabelMap"),
+        ({"short_side": 96}, ""),
+        ({"spec": {"roi_size": 9}}, "is of a detector with roi_size 9, not"),
+        ({"spec": {"odd": 9}}, "does not describe its detector"),
+        (None, "expected a checkpoint of `resdet train`"),
+    ],
+)
+def test_another_detectors_checkpoint_is_refused(
+    small: ModuleType,
+    shapes: Path,
+    make_trainer: Make,
+    tmp_path: Path,
+    change: dict[str, Any] | None,
+    reason: str,
+):
+    file = tmp_path / "last.ckpt"
+    run(small, shapes, make_trainer(max_steps=3, callbacks=[Save(file, 2)]), noise=1)
+    checkpoint = torch.load(file, weights_only=True)
+    if change is None:
+        del checkpoint[KEY]
+    else:
+        spec = checkpoint[KEY]["spec"] | change.pop("spec", {})
+        checkpoint[KEY] |= {**change, "spec": spec}
+    torch.save(checkpoint, file)
+    resumed = make_trainer(max_steps=3)
+    if not reason:
+        run(small, shapes, resumed, resume=file, noise=1)
+        return
+    with pytest.raises(CheckpointError, match=re.escape(f"{file}: {reason}")):
+        run(small, shapes, resumed, resume=file, noise=1)

@@ -35,6 +35,13 @@ def test_warm_up_grows_from_its_factor_to_one():
     assert factors(schedule, 6) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
+def test_a_warm_up_as_a_fraction():
+    schedule = Schedule(milestones=(), warmup_steps=0.5, warmup_factor=0.2)
+    assert factors(schedule, 8) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    assert schedule.warmup(100) == 50
+    assert Schedule(warmup_steps=500).warmup(100) == 500
+
+
 def test_a_milestone_within_the_warm_up():
     schedule = Schedule(milestones=(2,), gamma=0.1, warmup_steps=4, warmup_factor=0.2)
     assert factors(schedule, 5) == pytest.approx([0.2, 0.4, 0.06, 0.08, 0.1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ class TrainingModule(ValidationModule):
         found = self.trainer.datamodule.labels  # type: ignore[attr-defined]
         if found != self.labels:
             raise DataError(f"the model has classes {self.labels}, the data has {found}")
+        names = shorten(", ".join(self.labels.names), 500)
+        logger.info("%d classes: %s", len(self.labels.names), names)
         if self.trainer.limit_val_batches:
             truth: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
             if (truth.crowd | truth.difficult).all():

@@ -82,6 +82,7 @@ def test_the_logged_rate_is_the_one_that_trains(
     trainer = make_trainer(max_epochs=2, accumulate_grad_batches=2, callbacks=[observe])
     with caplog.at_level(logging.INFO, "detection"):
         trainer.fit(small.small_module(data, schedule=schedule), data)
+    assert f"{len(data.labels.names)} classes: arrow, " in caplog.text
     assert "learning rate 0.002: 0.008 per 16 images, scaled to 4 images per update" in caplog.text
     # 8 images in batches of 2, two of which make an update: two updates in each of two epochs.
     assert observe.rates == pytest.approx([0.002, 0.002, 0.0002, 0.0002])

@@ -100,7 +100,7 @@ def _read(files: Sequence[Path], records: Records) -> Predictions:
             f"{results[0]}: image ids repeat in the splits, so that an id does not say which image "
             "it is of: score each split by itself"
         )
-    parts = [read_results(file, records.labels.ids) for file in results]
+    parts = [_known(file, read_results(file, records.labels.ids), records) for file in results]
     comp4 = [file for file in files if file.suffix == ".txt"]
     if comp4:
         stems = [Path(str(file)).stem for file in records.files]
@@ -110,6 +110,19 @@ def _read(files: Sequence[Path], records: Records) -> Predictions:
             raise ValueError(f"{comp4[0]}: two images of the split are called {twice}")
         parts.append(read_comp4(comp4, records.labels.names, ids))
     return join(parts)
+
+
+def _known(file: Path, found: Predictions, records: Records) -> Predictions:
+    """Refuses detections in images that are not there, by the file that has them."""
+    import numpy as np
+
+    odd = np.setdiff1d(found.image_ids, records.annotations.image_ids)
+    if len(odd):
+        raise ValueError(
+            f"{file}: image {odd[0]}: this image id is not among the {len(records.files)} images "
+            f"of the split ({len(odd)} such ids)"
+        )
+    return found
 
 
 def _finish(

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import yaml
+
 if TYPE_CHECKING:
     from resdet.tools._run_cli import RunCLI
 
@@ -32,6 +34,7 @@ def shipped_configs(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is neither; the message lists the shipped ones.
+        ValueError: if a file is not YAML; the message names the line.
     """
     result: list[str] = []
     for argument in arguments:
@@ -50,9 +53,22 @@ def _config(value: str) -> Path:
     numbered = shipped.parent.glob(f"{shipped.name}_*.yaml") if shipped.name.isdecimal() else ()
     for candidate in (Path(value), shipped, *numbered):
         if candidate.is_file():
+            _check_syntax(candidate)
             return candidate
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.yaml"))
     raise FileNotFoundError(f"no configuration {value!r} here; shipped: {', '.join(names)}")
+
+
+def _check_syntax(file: Path) -> None:
+    try:
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{file}{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: not YAML: {reason}") from error
 
 
 def reason_of(error: BaseException) -> str:

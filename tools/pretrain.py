@@ -52,7 +52,8 @@ def _draw(cli: ClassifierCLI, output: Path) -> None:
     from backbones.classification.testing import normalise
 
     name, model = cli.model.hparams["backbone"], cli.model
-    draw_curves({name: [read_curve(output, name)]}, output / "curves.svg")
+    if cli.trainer.loggers:
+        draw_curves({name: [read_curve(output, name)]}, output / "curves.svg")
     if model.has_batch_norm:
         images = (
             normalise(model.network, views[0][:, 0].to(model.device))

@@ -24,12 +24,13 @@ def _cli(arguments: list[str]) -> DetectorCLI:
 
 
 def _train(cli: DetectorCLI) -> None:
-    output = Path(cli.config.output)
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resumed(), weights_only=True)
-    if cli.trainer.is_global_zero:
-        checkpoints = [output / name for name in ("best.ckpt", "last.ckpt")]
-        written = ", ".join(str(file) for file in checkpoints if file.is_file())
-        print(f"checkpoints: {written}; log, pictures: {output}/log")
+    output, trainer = Path(cli.config.output), cli.trainer
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resumed(), weights_only=True)
+    if trainer.is_global_zero and not trainer.fast_dev_run:
+        files = [output / name for name in ("best.ckpt", "last.ckpt")]
+        written = ", ".join(str(file) for file in files if file.is_file())
+        log = f"; log, pictures: {output}/log" if trainer.loggers else ""
+        print(f"checkpoints: {written}{log}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -202,3 +202,32 @@ def test_a_broken_checkpoint_is_refused(
     path.write_bytes((run / "last.ckpt").read_bytes()[:5000])
     assert main([*options, f"--output={tmp_path}", f"--test={path}"]) == 1
     assert f"resdet pretrain: {path}: not a classifier's checkpoint" in capsys.readouterr().err
+
+
+def test_a_broken_image_in_a_validation(
+    options: Sequence[str],
+    run: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    path = folder / "val" / "dark" / "0.png"
+    content = path.read_bytes()
+    path.write_bytes(b"no image")
+    try:
+        assert main([*options, f"--output={tmp_path}"]) == 1
+    finally:
+        path.write_bytes(content)
+    assert f"resdet pretrain: {path}: not a readable image" in capsys.readouterr().err
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert main([*options, f"--output={tmp_path}", "--resume"]) == 0
+    whole, parts = (torch.load(x / "last.ckpt", weights_only=True) for x in (run, tmp_path))
+    assert whole["learning_rate"] == parts["learning_rate"]
+    state = whole["state_dict"]
+    assert [n for n in state if not torch.equal(state[n], parts["state_dict"][n])] == []
+
+
+def test_without_log(options: Sequence[str], tmp_path: Path):
+    assert main([*options, f"--output={tmp_path}", "--trainer.logger=false"]) == 0
+    assert (tmp_path / "weights.safetensors").is_file()
+    assert not (tmp_path / "curves.svg").exists()

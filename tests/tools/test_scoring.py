@@ -122,7 +122,9 @@ def test_a_comparison_without_objects(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_run_that_is_stopped_says_so(run: Path, shapes: Path, tmp_path: Path, name: str):
-    code = "import sys; from resdet.tools.evaluate import main; sys.exit(main())"
+    # A shell that runs the tests in the background has SIGINT ignored.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from resdet.tools.evaluate import main; sys.exit(main())"
     own = ["--checkpoint", str(run / "best.ckpt"), "--data", str(shapes), "--workers", "0"]
     slow = "import time; from detection.data import dataset as d; read = d.read_image; "
     slow += (

@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -162,16 +161,9 @@ def _both(options: argparse.Namespace, seed: int, bar: Progress) -> Iterable[dic
     }
     for name, (model, step, detect) in sides.items():
         torch.manual_seed(seed)
-        started = time.perf_counter()
         _train(model.train(), step, data, schedule, options.epochs, bar, f"{name}, seed {seed}")
-        seconds = time.perf_counter() - started
         model.eval()
-        yield {
-            "side": name,
-            "seed": seed,
-            **_score(detect, data),
-            "training_s": round(seconds, 1),
-        }
+        yield {"side": name, "seed": seed, **_score(detect, data)}
 
 
 def _train(

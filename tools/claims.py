@@ -136,9 +136,7 @@ def _print_sources(block: str, artefacts: Sequence[str], ledger: Ledger) -> None
     print(f"  {block}")
     for name in artefacts:
         artefact = ledger.artefacts[name]
-        unknown = ", ".join(artefact.not_recorded)
-        note = f" (not recorded: {unknown})" if unknown else ""
-        print(f"    {artefact.path.name}: {artefact.command}{note}")
+        print(f"    {artefact.path.name}: {artefact.command}")
 
 
 def _record(root: Path, name: str, folder: Path) -> None:

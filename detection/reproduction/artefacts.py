@@ -2,8 +2,7 @@
 
 Each has ``command`` and ``environment`` (python, machine, versions of packages), and, unless its
 ``kind`` is "speed", what its accuracies come from: ``config_sha256``, ``seed`` or ``seeds``, and
-``predictions_sha256``. What is unknown is null, and named in ``not_recorded``; an environment named
-there may be incomplete.
+``predictions_sha256``.
 """
 
 import hashlib
@@ -40,11 +39,6 @@ class Artefact(NamedTuple):
     def command(self) -> str:
         """What was run."""
         return str(self.facts["command"])
-
-    @property
-    def not_recorded(self) -> tuple[str, ...]:
-        """Fields that are null, or an incomplete environment."""
-        return tuple(self.facts.get("not_recorded", ()))
 
 
 def read_artefacts(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Artefact]:
@@ -100,25 +94,12 @@ def check_facts(facts: Any, where: str) -> None:
     seed = "seeds" if "seeds" in facts else "seed"
     accuracy = ("config_sha256", seed, "predictions_sha256")
     required = ("command", "environment", *(accuracy if facts.get("kind") != SPEED else ()))
-    unknown = facts.get("not_recorded", [])
-    if not isinstance(unknown, list) or not set(unknown) <= set(required[1:]):
-        raise ArtefactError(f"{where}: not_recorded: expected a list of {', '.join(required[1:])}")
     for field in required:
         if field not in facts:
             raise ArtefactError(f"{where}: {field} is missing")
         accepts, expected = _FIELDS[field]
-        if field in unknown:
-            accepts, expected = _UNKNOWN.get(field, _NULL)
         if not accepts(facts[field]):
             raise ArtefactError(f"{where}: {field}: expected {expected}, got {facts[field]!r}")
-
-
-def _is_null(value: Any) -> bool:
-    return value is None
-
-
-def _is_partial(value: Any) -> bool:
-    return value is None or isinstance(value, dict)
 
 
 def _is_text(value: Any) -> bool:
@@ -152,8 +133,6 @@ _FIELDS = {
     "seeds": _SEED,
     "predictions_sha256": _HASH,
 }
-_NULL = (_is_null, "null, as it is not_recorded")
-_UNKNOWN = {"environment": (_is_partial, "null or an object, as it is not_recorded")}
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -41,16 +41,12 @@ def write(folder: Path, facts: Any, name: str = "one") -> Path:
         {**ACCURACY, "seed": [0, 1]},
         {**{k: v for k, v in ACCURACY.items() if k != "seed"}, "seeds": [0, 1]},
         {**ACCURACY, "predictions_sha256": {"ours": [HASH, HASH], "theirs": [HASH]}},
-        {**ACCURACY, "seed": None, "not_recorded": ["seed"]},
-        {**ACCURACY, "environment": None, "not_recorded": ["environment"]},
-        {**ACCURACY, "environment": {"machine": "2 cores"}, "not_recorded": ["environment"]},
     ],
 )
 def test_a_measurement_is_read_as_it_is(tmp_path: Path, facts: dict[str, Any]):
     artefact = read_artefact(write(tmp_path, facts))
     assert artefact.facts == facts
     assert artefact.command == facts["command"]
-    assert artefact.not_recorded == tuple(facts.get("not_recorded", ()))
 
 
 @pytest.mark.parametrize("facts", [SPEED, ACCURACY], ids=["speed", "accuracy"])
@@ -80,14 +76,7 @@ def test_every_missing_field_is_named(tmp_path: Path, facts: dict[str, Any]):
         ({"seed": "0"}, "seed: expected an integer or a list of integers, got '0'"),
         ({"seed": True}, "seed: expected an integer or a list of integers, got True"),
         ({"seeds": []}, r"seeds: expected an integer or a list of integers, got \[\]"),
-        ({"not_recorded": ["command"]}, "not_recorded: expected a list of environment, config"),
-        ({"not_recorded": ["colour"]}, "not_recorded: expected a list of environment, config"),
-        ({"not_recorded": "seed"}, "not_recorded: expected a list of environment, config"),
-        ({"not_recorded": ["seed"]}, "seed: expected null, as it is not_recorded, got 0"),
-        (
-            {"not_recorded": ["environment"], "environment": "here"},
-            "environment: expected null or an object",
-        ),
+        ({"seed": None}, "seed: expected an integer or a list of integers, got None"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, change: dict[str, Any], message: str):

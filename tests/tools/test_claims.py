@@ -16,8 +16,7 @@ RIGHT = "# Tool\n\n<!-- generated: startup -->\nIt takes 2.0 s.\n<!-- end: start
 FACTS: dict[str, Any] = {
     "command": "resdet benchmark startup",
     "kind": "speed",
-    "environment": {"machine": "2 cores"},
-    "not_recorded": ["environment"],
+    "environment": {"python": "3.11.7", "machine": "2 cores", "torch": "2.11"},
     "seconds": 2.0,
 }
 
@@ -45,7 +44,7 @@ def test_blocks_are_listed_with_their_commands(checkout: Path, capsys: pytest.Ca
     assert output.splitlines() == [
         "README.md",
         "  startup",
-        "    startup.json: resdet benchmark startup (not recorded: environment)",
+        "    startup.json: resdet benchmark startup",
         "in no block: tools/benchmarks/reports/unused.json",
     ]
     assert error == ""

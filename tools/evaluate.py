@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     subject.add_argument("--predictions", type=Path, nargs="+", metavar="FILE", help="to score")
     parser.add_argument("--data", type=Path, required=True, help="folder of VOC or COCO layout")
     parser.add_argument("--split", default="val", help="such as val, test or VOC2007/test")
-    parser.add_argument("--output", type=Path, help="folder of the results; beside the subject")
+    parser.add_argument(
+        "--output", type=Path, help="folder of the results; evaluation-… beside the subject"
+    )
     parser.add_argument(
         "--engine",
         choices=("hotcoco", "pycocotools"),
@@ -106,7 +109,7 @@ def _read(files: Sequence[Path], records: Records) -> Predictions:
         stems = [Path(str(file)).stem for file in records.files]
         ids = dict(zip(stems, records.annotations.image_ids.tolist(), strict=True))
         if len(ids) < len(stems):
-            twice = next(stem for stem in ids if stems.count(stem) > 1)
+            ((twice, _),) = Counter(stems).most_common(1)
             raise ValueError(f"{comp4[0]}: two images of the split are called {twice}")
         parts.append(read_comp4(comp4, records.labels.names, ids))
     return join(parts)

@@ -101,7 +101,7 @@ class ObjectRow(NamedTuple):
         area: square pixels.
         crowd: COCO's ``iscrowd``.
         difficult: VOC's ``difficult``.
-        extent: width and height as COCO's file states them, pixels.
+        extent: width and height as COCO's file states them, pixels; None where it is VOC's.
     """
 
     box: tuple[float, float, float, float]
@@ -109,7 +109,7 @@ class ObjectRow(NamedTuple):
     area: float
     crowd: bool = False
     difficult: bool = False
-    extent: tuple[float, float] = (0.0, 0.0)
+    extent: tuple[float, float] | None = None
 
 
 class Use(NamedTuple):

@@ -59,7 +59,9 @@ def _canonical_order(groups: NDArray[np.int64], predictions: Predictions) -> NDA
     places = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
     rows = order[places]
     x1, y1, x2, y2 = predictions.boxes[rows].T
-    order[places] = rows[np.lexsort((y2, x2, y1, x1, -sorted_scores[places], groups[rows]))]
+    sides = () if predictions.extents is None else tuple(predictions.extents[rows].T)
+    keys = (*sides, y2, x2, y1, x1, -sorted_scores[places], groups[rows])
+    order[places] = rows[np.lexsort(keys)]
     return order
 
 

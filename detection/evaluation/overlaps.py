@@ -60,7 +60,6 @@ def overlapping_pairs(found: Boxes, truth: Boxes, crowd: NDArray[np.bool_], leas
     """
     by_key = np.argsort(truth.keys, kind="stable")
     ordered = truth.keys[by_key]
-    found_boxes, boxes = (xywh(side.boxes, side.extents) for side in (found, truth))
     starts = np.searchsorted(ordered, found.keys, side="left")
     counts = np.searchsorted(ordered, found.keys, side="right") - starts
     parts = []
@@ -69,7 +68,9 @@ def overlapping_pairs(found: Boxes, truth: Boxes, crowd: NDArray[np.bool_], leas
         firsts = np.cumsum(counts[rows]) - counts[rows]
         within = np.arange(len(detection)) - np.repeat(firsts, counts[rows])
         box = by_key[starts[detection] + within]
-        iou = coco_iou(found_boxes[detection], boxes[box], crowd[box])
+        # Converted pair by pair: a copy of all proposals of a data set would be long.
+        one, other = (xywh(*side[1:]) for side in (found.take(detection), truth.take(box)))
+        iou = coco_iou(one, other, crowd[box])
         kept = iou >= least
         parts.append(Pairs(detection[kept], box[kept], iou[kept]))
     return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

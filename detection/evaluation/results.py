@@ -194,7 +194,8 @@ def _parse(
     x, y, width, height = (_number("bbox", value) for value in bbox)
     if width < 0 or height < 0:
         raise ValueError(f"bbox has a negative size: {bbox}")
-    _number("bbox", x + width), _number("bbox", y + height)
+    for end in (x + width, y + height):
+        _number("bbox", end)
     score = _number("score", entry["score"])
     return image_id, label_of_id[category], (x, y, width, height), score
 

@@ -86,7 +86,8 @@ class SaveOnExit(Callback):
         main = threading.current_thread() is threading.main_thread()
         if main and trainer.world_size == 1:
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, partial(self._ask, trainer))
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs
+                    signal.signal(number, partial(self._ask, trainer))
 
     def _ask(self, trainer: pl.Trainer, number: int, _: object) -> None:
         if number == signal.SIGTERM:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from detection.checkpoint import KEY, CheckpointError, Description, check_same, start_from
 from detection.data.labels import LabelMap
-from detection.data.records import DataError
+from detection.data.records import DataError, Records
 from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.criterion import Criterion
 from detection.model.faster_rcnn import FasterRCNN
-from detection.structures import Annotations, Batch, Target
+from detection.structures import Batch, Target
 from detection.training.schedule import Schedule
 from detection.training.validation import ValidationModule
 
@@ -57,11 +57,11 @@ class TrainingModule(ValidationModule):
         names = shorten(", ".join(self.labels.names), 500)
         logger.info("%d classes: %s", len(self.labels.names), names)
         if self.trainer.limit_val_batches:
-            truth: Annotations = self.trainer.datamodule.val_annotations  # type: ignore[attr-defined]
-            if (truth.crowd | truth.difficult).all():
+            records: Records = self.trainer.datamodule.val_records  # type: ignore[attr-defined]
+            if (records.annotations.crowd | records.annotations.difficult).all():
                 raise DataError(
-                    "no object to validate by: name another split by --data.val, or train without "
-                    "by --trainer.limit_val_batches 0"
+                    f"{records.root}: no object to validate by: name another split by --data.val, "
+                    "or train without by --trainer.limit_val_batches 0"
                 )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

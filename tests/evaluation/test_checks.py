@@ -82,12 +82,14 @@ def test_canonical_order_is_that_of_the_keys(seed, truth):
     corners = rng.integers(0, 2, (n, 2))
     boxes = np.concatenate([corners, corners + rng.integers(0, 2, (n, 2))], axis=1)
     ids, labels = rng.choice([-7, 2, 2**40], n), rng.integers(1, 3, n)
-    predictions = Predictions(ids, boxes * 1.0, rng.choice([-0.5, 0.0, 0.25], n), labels)
+    extents = rng.integers(0, 2, (n, 2)) * 1.0 if seed % 2 else None
+    predictions = Predictions(ids, boxes * 1.0, rng.choice([-0.5, 0.0, 0.25], n), labels, extents)
     got = canonical_predictions(truth({2: [], 2**40: [], -7: []}), predictions, ["cat", "dog"])
     x1, y1, x2, y2 = boxes.T
-    order = np.lexsort((y2, x2, y1, x1, -predictions.scores, labels, ids))
-    for array, expected in zip(got[:4], predictions[:4], strict=True):
-        np.testing.assert_array_equal(array, expected[order])
+    sides = () if extents is None else tuple(extents.T)
+    order = np.lexsort((*sides, y2, x2, y1, x1, -predictions.scores, labels, ids))
+    for array, expected in zip(got, predictions, strict=True):
+        np.testing.assert_array_equal(array, None if expected is None else expected[order])
 
 
 @pytest.mark.parametrize("step", [1, 2**61])  # the keys of the second do not fit 64 bits

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`ModelCheckpoint.monitor='val/AP
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     yield
     for number, handler in found.items():  # Lightning ignores Ctrl-C once it has come
         signal.signal(number, handler)

@@ -218,7 +218,7 @@ def test_a_run_without_an_object_to_validate_by_is_refused(
         file = root / "Annotations" / f"{name}.xml"
         file.write_text(re.sub("<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
     data = small.small_data(root)
-    with pytest.raises(DataError, match=r"no object to validate by: .*--data\.val"):
+    with pytest.raises(DataError, match=r"shapes: no object to validate by: .*--data\.val"):
         make_trainer(max_steps=1, limit_val_batches=1.0).fit(small.small_module(data), data)
     make_trainer(max_steps=1).fit(small.small_module(data), data)
 

@@ -28,6 +28,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 def one_thread() -> Iterator[None]:
     threads, handlers = torch.get_num_threads(), [signal.getsignal(n) for n in SIGNALS]
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     yield
     torch.set_num_threads(threads)
     for number, handler in zip(SIGNALS, handlers, strict=True):
@@ -217,6 +218,14 @@ def diverge() -> None:
 def test_what_cannot_be_resumed_is_not_saved(epochs: Case, tmp_path: Path, callback: Callback):
     epochs.broken(tmp_path / "last.ckpt", callback)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_so(epochs: Case, tmp_path: Path):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    weights, *_ = epochs.run(
+        SaveOnExit(tmp_path / "last.ckpt"), Break("on_before_zero_grad", 2, kill(signal.SIGINT))
+    )
+    assert [name for name in weights if not torch.equal(weights[name], epochs.whole[name])] == []
 
 
 def test_broken_weights_are_not_saved(epochs: Case, tmp_path: Path):

@@ -54,6 +54,13 @@ def test_the_twin_detects_the_same(pair: Pair):
     assert check_detections(pair, batch) > 50
 
 
+def test_float32_is_exact_before_the_clock_and_as_it_was_after():
+    before = torch.backends.cudnn.allow_tf32
+    with protocol.exact_float32():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 @pytest.mark.parametrize(
     ("name", "amount", "reason"),
     [

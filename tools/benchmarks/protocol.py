@@ -6,7 +6,8 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +55,17 @@ def _time(side: Side) -> tuple[float, float]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Keeps a GPU's convolutions from TF32, which is PyTorch's default there."""
+    previous = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = previous
 
 
 def conditions(device: torch.device) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def _draw(cli: ClassifierCLI, output: Path) -> None:
     from backbones.classification.testing import normalise
 
     name, model = cli.model.hparams["backbone"], cli.model
-    if cli.trainer.loggers:
+    # A run of a few updates has logged nothing.
+    if cli.trainer.loggers and any(output.glob("log/version_*/metrics.csv")):
         draw_curves({name: [read_curve(output, name)]}, output / "curves.svg")
     if model.has_batch_norm:
         images = (

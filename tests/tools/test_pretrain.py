@@ -227,7 +227,11 @@ def test_a_broken_image_in_a_validation(
     assert [n for n in state if not torch.equal(state[n], parts["state_dict"][n])] == []
 
 
-def test_without_log(options: Sequence[str], tmp_path: Path):
-    assert main([*options, f"--output={tmp_path}", "--trainer.logger=false"]) == 0
+@pytest.mark.parametrize(
+    "without",
+    [["--trainer.logger=false"], ["--trainer.max_steps=1", "--trainer.log_every_n_steps=2"]],
+)
+def test_without_log(without: Sequence[str], options: Sequence[str], tmp_path: Path):
+    assert main([*options, f"--output={tmp_path}", *without]) == 0
     assert (tmp_path / "weights.safetensors").is_file()
     assert not (tmp_path / "curves.svg").exists()

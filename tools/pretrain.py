@@ -47,13 +47,12 @@ def _train(cli: ClassifierCLI) -> Path:
 
 def _draw(cli: ClassifierCLI, output: Path) -> None:
     """Draws the training curves, and the layers' responses to the test images."""
-    from backbones.classification.curves import draw_curves, read_curve
+    from backbones.classification.curves import draw_curves, log_files, read_curve
     from backbones.classification.responses import draw_responses, layer_responses
     from backbones.classification.testing import normalise
 
     name, model = cli.model.hparams["backbone"], cli.model
-    # A run of a few updates has logged nothing.
-    if cli.trainer.loggers and any(output.glob("log/version_*/metrics.csv")):
+    if cli.trainer.loggers and log_files(output):
         draw_curves({name: [read_curve(output, name)]}, output / "curves.svg")
     if model.has_batch_norm:
         images = (

@@ -28,6 +28,11 @@ class Curve(NamedTuple):
     val: Points
 
 
+def log_files(run: Path) -> list[Path]:
+    """Return the CSV logs of a run of ``resdet pretrain``, oldest first; few updates leave none."""
+    return sorted(run.glob("log/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+
+
 def read_curve(run: Path, label: str) -> Curve:
     """Read the curve of a run of ``resdet pretrain`` from its CSV logs.
 
@@ -43,7 +48,7 @@ def read_curve(run: Path, label: str) -> Curve:
     Raises:
         ValueError: there are no logs.
     """
-    files = sorted(run.glob("log/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    files = log_files(run)
     if not files:
         raise ValueError(f"{run}: expected logs, log/version_*/metrics.csv, got none")
     found: dict[str, dict[int, float]] = {"train/top1": {}, "val/top1": {}}

@@ -54,11 +54,16 @@ def test_the_twin_detects_the_same(pair: Pair):
     assert check_detections(pair, batch) > 50
 
 
-def test_float32_is_exact_before_the_clock_and_as_it_was_after():
-    before = torch.backends.cudnn.allow_tf32
-    with protocol.exact_float32():
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
+def test_the_gate_is_without_tf32_and_the_clock_is_not(pair: Pair):
+    seen = []
+    trunks = (pair.ours.trunk, pair.peer.backbone)
+    note = lambda *_: seen.append(torch.backends.cudnn.allow_tf32)  # noqa: E731
+    hooks = [trunk.register_forward_hook(note) for trunk in trunks]
+    check_detections(pair, random_batch(1, SIZE)[0])
+    for hook in hooks:
+        hook.remove()
+    assert seen == [False] * 4
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(

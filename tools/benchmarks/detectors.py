@@ -19,6 +19,7 @@ from detection.model.roi_head import DetectionSelection, with_image_index
 from detection.model.rpn import ProposalSelection
 from detection.structures import Batch, Target
 from resdet.tools.benchmarks.peer import theirs, theirs_name, twin
+from resdet.tools.benchmarks.protocol import exact_float32
 
 CLASSES = 80
 # torchvision derives strides from the grid; on multiples of 64 they are the true ones.
@@ -166,6 +167,7 @@ def peer_inputs(
     return images, [{"boxes": t.boxes.to(dtype), "labels": t.labels} for t in targets]
 
 
+@exact_float32()
 @torch.inference_mode()
 def check_detections(pair: Pair, batch: Batch) -> int:
     """Compares features and detections of both sides in float32.

@@ -15,7 +15,7 @@ from resdet.tools.benchmarks.detectors import (
     peer_inputs,
     random_batch,
 )
-from resdet.tools.benchmarks.protocol import alternate, conditions, exact_float32
+from resdet.tools.benchmarks.protocol import alternate, conditions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ours, peer = pair.ours.eval().to(device), pair.peer.eval().to(device)
     batch, _ = random_batch(1, SIZES[options.model])
     batch = batch._make(part.to(device) for part in batch)
-    with exact_float32():
-        compared = check_detections(pair, batch)
+    compared = check_detections(pair, batch)
     images, _ = peer_inputs(batch, [])
     half = options.precision == "bf16"
 

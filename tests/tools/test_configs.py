@@ -16,7 +16,7 @@ from detection.data.labels import LabelMap
 from detection.model.build import faster_rcnn
 from detection.model.faster_rcnn import FasterRCNN
 from detection.reproduction.devices import on_devices
-from detection.reproduction.mini import CPU, QUICK, Preset
+from detection.reproduction.mini import CPU, GPU, QUICK, Preset
 from detection.reproduction.paper import table9, table10
 from resdet.tools import alternate, localize, pretrain
 from resdet.tools._run import IDLE_WARNINGS, shipped_configs
@@ -94,17 +94,28 @@ def test_the_small_studys_detectors_differ_in_the_backbone_alone(shapes: Path, t
     assert all(values == found["vgg11", 16] for values in found.values())
 
 
-@pytest.mark.parametrize("preset", [CPU, QUICK])
-def test_the_small_studys_classifier_builds(preset: Preset, tmp_path: Path):
-    cli = build_classifier(tmp_path / "data", tmp_path, options=preset.pretraining)
-    assert cli.model.hparams["backbone"] == "resnet18"
+@pytest.mark.parametrize(
+    ("preset", "place", "backbone", "first", "rate"),
+    [
+        (CPU, 2, "resnet34", 0.005, 0.02),
+        (QUICK, 2, "resnet34", 0.005, 0.02),
+        (GPU, 0, "vgg16", 0.01, 0.02),
+        (GPU, 2, "resnet101", 0.05, 0.05),
+    ],
+)
+def test_the_small_studys_classifier_builds(
+    preset: Preset, place: int, backbone: str, first: float, rate: float, tmp_path: Path
+):
+    options = [*preset.pretraining, *preset.networks[place].pretraining]
+    cli = build_classifier(tmp_path / "data", tmp_path, options=options)
+    assert cli.model.hparams["backbone"] == backbone
     assert cli.datamodule.augmentation.crop == 64
-    assert cli.model.rate.at(0) == 0.005
+    assert cli.model.rate.at(0) == first
     for _ in range(20):
         cli.model.rate.trained(0.0)
-    updates = 375 * cli.trainer.max_epochs  # of 6000 images
+    updates = 6000 // cli.datamodule.batch_size * cli.trainer.max_epochs
     rates = [cli.model.rate.at(round(share * updates)) for share in (0.69, 0.71, 0.91)]
-    assert rates == pytest.approx([0.02, 0.002, 0.0002])
+    assert rates == pytest.approx([rate, rate / 10, rate / 100])
 
 
 def test_the_last_configuration_wins(shapes: Path, tmp_path: Path):

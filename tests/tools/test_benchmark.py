@@ -56,9 +56,11 @@ def test_the_twin_detects_the_same(pair: Pair):
 
 def test_the_gate_is_without_tf32_and_the_clock_is_not(pair: Pair):
     seen = []
-    trunks = (pair.ours.trunk, pair.peer.backbone)
-    note = lambda *_: seen.append(torch.backends.cudnn.allow_tf32)  # noqa: E731
-    hooks = [trunk.register_forward_hook(note) for trunk in trunks]
+
+    def note(*_: object) -> None:
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    hooks = [one.register_forward_hook(note) for one in (pair.ours.trunk, pair.peer.backbone)]
     check_detections(pair, random_batch(1, SIZE)[0])
     for hook in hooks:
         hook.remove()

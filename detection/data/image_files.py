@@ -1,8 +1,9 @@
-"""Image files below a root folder: each inside it and there, with one listing per folder."""
+"""Image files below a root folder: each there, and named inside it, with one listing per folder."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class ImageFiles:
             where: file and record, for the message.
 
         Raises:
-            DataError: it is no path, or leads out of the root.
+            DataError: it is no path, or by its text leads out of the root.
             UnusableError: there is no such file, and it is needed.
         """
         folder, base = os.path.split(name) if isinstance(name, str) else ("", "")
@@ -58,10 +59,7 @@ class ImageFiles:
             self.listed = False
         elif not self.needed and not special:
             return listing.prefix + base
-        file = self._contained(name, where)
-        if self.needed and not os.path.isfile(self.root / file):
-            raise UnusableError(f"{self.root / file}: no such file")
-        return file
+        return self._beyond_listings(name, where)
 
     def hold(self, names: Collection[str]) -> bool:
         """Whether each name is found in the root itself, and over no link."""
@@ -95,14 +93,23 @@ class ImageFiles:
         files = frozenset(name for name, is_file in regular.items() if is_file)
         return _Listing(prefix, modified, files, regular.keys() - files)
 
-    def _contained(self, name: Any, where: str) -> str:
+    def _beyond_listings(self, name: Any, where: str) -> str:
+        """Resolves by the text alone: links are the user's own, and may lead anywhere."""
         inside = os.path.join(self.root, "")
         try:
-            path = os.path.realpath(os.path.join(self.root, name))
+            path = os.path.normpath(os.path.join(self.root, name))
+            found = _is_file(path)
         except (TypeError, ValueError) as error:  # no text; text that cannot be a path
             raise DataError(f"{where}: file_name is {name!r}, expected a relative path") from error
         if not path.startswith(inside):
-            over = os.path.normpath(os.path.join(self.root, name)).startswith(inside)
-            how = "is a symbolic link that leads" if over else "leads"
-            raise DataError(f"{where}: file_name {name!r} {how} out of {self.root}")
+            raise DataError(f"{where}: file_name {name!r} leads out of {self.root}")
+        if self.needed and not found:
+            raise UnusableError(f"{path}: no such file")
         return path[len(inside) :]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False

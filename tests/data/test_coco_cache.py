@@ -152,7 +152,7 @@ def test_links_are_not_kept(folder, cache):
     # Where a link leads is no matter of the folder's time of modification.
     (folder.images / "5.jpg").symlink_to(folder.images / "7.jpg")
     folder.settle()
-    assert folder.read().files.tolist() == ["7.jpg", "90.jpg", "7.jpg"]
+    assert folder.read().files.tolist() == ["7.jpg", "90.jpg", "5.jpg"]
     assert entries(cache) == []
 
 

@@ -8,13 +8,14 @@ import signal
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.optim.lr_scheduler import LambdaLR
 
 from detection.atomic import replacing
 
@@ -62,6 +63,38 @@ class RemoveOthers(Callback):
         _log.warning("a new run replaces %s; --resume would have gone on with it", names)
         for file in old:
             file.unlink()
+
+
+class OwnRates(Callback):
+    """Lets a resumed run train by its own schedule and batch, which may have been changed.
+
+    Lightning restores learning rate, momentum and weight decay with the optimizer's state.
+    """
+
+    def __init__(self) -> None:
+        """Starts without any."""
+        self._groups: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps what the run was configured to, before its checkpoint is restored."""
+        del pl_module
+        self._groups = [dict(group, params=None) for group in _groups(trainer)]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sets it again; an unchanged run finds the very values of its checkpoint."""
+        del pl_module
+        for group, own in zip(_groups(trainer), self._groups, strict=True):
+            group.update(own, params=group["params"])
+        for config in trainer.lr_scheduler_configs:
+            scheduler = cast(LambdaLR, config.scheduler)
+            groups = scheduler.optimizer.param_groups
+            scheduler.base_lrs = [group["initial_lr"] for group in groups]
+            for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
+                group["lr"] = group["initial_lr"] * factor(scheduler.last_epoch)
+
+
+def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
+    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
 
 
 class SaveOnExit(Callback):

@@ -14,6 +14,8 @@ from detection.training.module import DetectorModule
 from resdet.tools._run import reason_of, shipped_configs
 from resdet.tools.train import main
 
+ONE_RATE = ["--model.schedule.warmup_steps=0", "--model.schedule.milestones=[]"]
+
 pytestmark = pytest.mark.filterwarnings("ignore:`ModelCheckpoint.monitor='val/AP'.` could not")
 
 
@@ -113,6 +115,41 @@ def test_how_often_the_last_checkpoint_is_written(
     monkeypatch.setattr(DetectorModule, "training_step", fail)
     assert main([*small_run, f"--output={tmp_path}", "--checkpoint_every=2"]) == 1
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["max_epochs=3", "check_val_every_n_epoch=2"],
+        ["max_epochs=3", "check_val_every_n_epoch=2", "limit_val_batches=0"],
+        ["max_epochs=3", "val_check_interval=3"],
+        ["max_epochs=-1", "max_steps=7", "val_check_interval=3", "check_val_every_n_epoch=null"],
+    ],
+)
+def test_the_last_checkpoint_is_of_the_end(
+    small_run: Sequence[str], tmp_path: Path, options: list[str]
+):
+    # An epoch has four updates.
+    options = [*small_run, *ONE_RATE, *(f"--trainer.{option}" for option in options)]
+    whole = train(options, tmp_path / "whole")
+    assert whole["global_step"] == (7 if "--trainer.max_steps=7" in options else 12)
+    broken = train(options, tmp_path / "broken", "--trainer.max_epochs=1")
+    assert broken["global_step"] == 4
+    assert same(train(options, tmp_path / "broken", "--resume"), whole)
+
+
+def test_a_resumed_run_has_its_own_rates(small_run: Sequence[str], tmp_path: Path):
+    options = [*small_run, *ONE_RATE]
+    changed = ["--data.batch_size=4", "--model.schedule.lr_per_16_images=0.008"]
+    more = ["--model.schedule.weight_decay=0.5", "--model.schedule.momentum=0.5"]
+    train(options, tmp_path, "--trainer.max_epochs=1")
+    last = train(options, tmp_path, "--resume", "--trainer.max_epochs=2", *changed, *more)
+    (optimizer,), (scheduler,) = last["optimizer_states"], last["lr_schedulers"]
+    rates = [group["lr"] for group in optimizer["param_groups"]]
+    assert rates == pytest.approx([0.002] * 3)
+    assert scheduler["base_lrs"] == rates
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5, 0, 0]
+    assert {group["momentum"] for group in optimizer["param_groups"]} == {0.5}
 
 
 def test_a_new_run_in_a_used_folder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from detection.data.images import image_size
@@ -50,7 +50,7 @@ def read_voc(
     Args:
         root: folder with ``Annotations``, ``ImageSets/Main`` and ``JPEGImages``.
         split: name of a list in ``ImageSets/Main``. A last column of -1, 0 or 1, as in VOC's
-            lists of single classes, is ignored.
+            lists of single classes, is ignored, unless an image is called so.
         labels: names of the classes; all names in the folder (``voc_labels``) when None.
         use: what for.
 
@@ -61,13 +61,13 @@ def read_voc(
         DataError: the split is missing, empty or repeats a name; an object's class is not in
             ``labels``; or not one image can be used.
     """
-    names = _split_names(root, split)
+    images = image_files(root / "JPEGImages")
+    names = _split_names(root, split, images)
     labels = voc_labels(root) if labels is None else labels
     label_of = _refusing(labels)
-    images = image_files(root / "JPEGImages")
     rows: list[ImageRow] = []
     skipped: list[Skipped] = []
-    files = [root / "Annotations" / f"{name}.xml" for name in names]
+    files = [_annotation(root, name) for name in names]
     hidden = not any(file.is_file() for file in files)
     for name, xml, image_id in zip(names, files, _image_ids(names), strict=True):
         try:
@@ -125,7 +125,7 @@ def _split_file(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
-def _split_names(root: Path, split: str) -> list[str]:
+def _split_names(root: Path, split: str, images: Container[str]) -> list[str]:
     path = _split_file(root, split)
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt")))
@@ -134,7 +134,7 @@ def _split_names(root: Path, split: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
-    names = [_LIST_FLAG.sub("", line.strip()) for line in lines if line.strip()]
+    names = [_name(line.strip(), root, images) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path}: the split is empty")
     seen: set[str] = set()
@@ -143,6 +143,17 @@ def _split_names(root: Path, split: str) -> list[str]:
             raise DataError(f"{path}: {name} is listed twice")
         seen.add(name)
     return names
+
+
+def _name(line: str, root: Path, images: Container[str]) -> str:
+    """Returns a line of a list without its flag; "photo 1" may also be a name as it stands."""
+    name = _LIST_FLAG.sub("", line)
+    whole = name == line or line in images or _annotation(root, line).is_file()
+    return line if whole else name
+
+
+def _annotation(root: Path, name: str) -> Path:
+    return root / "Annotations" / f"{name}.xml"
 
 
 def image_files(folder: Path) -> dict[str, str]:

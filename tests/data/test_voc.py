@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -258,6 +259,16 @@ class TestSplits:
         folder.add("my photo 12", an_annotation())
         folder.split("my photo 12\n")
         assert len(read_voc(folder.root, "train", LABELS).files) == 1
+
+    @pytest.mark.parametrize("absent", ["", "Annotations", "JPEGImages"])
+    def test_names_that_end_like_a_flag(self, folder, absent):
+        for name in ("photo 0", "photo 1", "photo"):
+            folder.add(name, an_annotation())
+        folder.split("photo 1\nphoto 0 1\nphoto -1\n")
+        if absent:
+            shutil.rmtree(folder.root / absent)
+        found = read_voc(folder.root, "train", LABELS, SCORING)
+        assert [Path(file).stem for file in found.files] == ["photo 1", "photo 0", "photo"]
 
     def test_missing_names_the_others(self, folder):
         folder.split("a", "val")

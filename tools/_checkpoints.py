@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resdet.tools._improvements import add_improvements, read_improvements
 from resdet.tools._provenance import one_or_all, provenance
+from resdet.tools._run import trainer_options
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -58,8 +59,6 @@ def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
         OSError: a file cannot be read.
         ValueError: the checkpoints, the data or the options do not fit.
     """
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
     from detection.checkpoint import load_detector
     from detection.data.datamodule import DetectionData
     from detection.inference.assembly import assemble
@@ -79,10 +78,8 @@ def run_checkpoints(options: argparse.Namespace) -> Evaluated | None:
     )
     data.labels = description.labels
     module = ValidationModule(detector, description.labels, options.engine)
-    try:
+    with trainer_options("--accelerator, --devices, --precision"):
         trainer = _trainer(options)
-    except MisconfigurationException as error:
-        raise ValueError(f"--accelerator, --devices: {error}") from error
     started = time.perf_counter()
     trainer.validate(module, data, verbose=False)
     seconds = time.perf_counter() - started

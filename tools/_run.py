@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -82,6 +83,24 @@ def reason_of(error: BaseException) -> str:
     if reason.startswith("Caught "):  # by a worker, whose traceback ends with the reason
         reason = reason.strip().splitlines()[-1].split(": ", 1)[-1]
     return reason
+
+
+@contextmanager
+def trainer_options(names: str) -> Iterator[None]:
+    """Makes one kind of error of what Lightning raises for options that a trainer cannot have.
+
+    Args:
+        names: of the options.
+
+    Raises:
+        ValueError: in place of Lightning's.
+    """
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError, TypeError) as error:
+        raise ValueError(f"{names}: {error}") from error
 
 
 def run_tool(

@@ -14,11 +14,11 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detection.checkpoint import read_checkpoint
 from detection.training.callbacks import progress_bar
 from detection.training.checkpointing import AtomicCheckpointIO, OwnRates, RemoveOthers, SaveOnExit
+from resdet.tools._run import trainer_options
 
 CLI = TypeVar("CLI", bound="RunCLI")
 
@@ -108,6 +108,9 @@ class RunCLI(LightningCLI):
             output: the folder.
             title: what the progress bar names.
             **values: the trainer's, before those of the configuration.
+
+        Raises:
+            ValueError: an option is not to be set, or cannot be had here.
         """
         configured = {**self._get(self.config_init, "trainer", default={}), **values}
         _check(configured)
@@ -125,7 +128,8 @@ class RunCLI(LightningCLI):
         }
         if configured["logger"] is not False:
             own["logger"] = [TensorBoardLogger(output, "log", ""), CSVLogger(output, "log")]
-        return super().instantiate_trainer(**{**configured, **own})
+        with trainer_options("--trainer"):
+            return super().instantiate_trainer(**{**configured, **own})
 
     def _checkpoints(self, output: Path, validates: bool) -> list[Callback]:
         """What reads and writes last.ckpt and, where there is a figure to choose by, best.ckpt."""
@@ -171,9 +175,11 @@ def _check(trainer: Mapping[str, Any]) -> None:
             raise ValueError(f"--trainer.{name} is not to be set: {instead}")
     if not (trainer["logger"] is None or isinstance(trainer["logger"], bool)):
         raise ValueError("--trainer.logger: expected true, for TensorBoard and CSV, or false")
-    for name in ("max_epochs", "max_steps"):
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if trainer[name] == 0:
             raise ValueError(f"--trainer.{name} 0: there is nothing to train")
+    if trainer["check_val_every_n_epoch"] == 0:
+        raise ValueError("--trainer.check_val_every_n_epoch 0: use --trainer.limit_val_batches 0")
 
 
 def open_cli(
@@ -195,20 +201,17 @@ def open_cli(
     Raises:
         ValueError: the values do not go together.
     """
-    try:
-        cli = kind(
-            module,
-            data,
-            run=False,
-            args=arguments,
-            parser_class=RunParser,
-            parser_kwargs={"prog": name},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,  # the module's schedule does
-            save_config_callback=ConfigBesideCheckpoints,
-            save_config_kwargs={"save_to_log_dir": False},
-        )
-    except MisconfigurationException as error:
-        raise ValueError(f"--trainer: {error}") from error
+    cli = kind(
+        module,
+        data,
+        run=False,
+        args=arguments,
+        parser_class=RunParser,
+        parser_kwargs={"prog": name},
+        seed_everything_default=0,
+        auto_configure_optimizers=False,  # the module's schedule does
+        save_config_callback=ConfigBesideCheckpoints,
+        save_config_kwargs={"save_to_log_dir": False},
+    )
     cli.command = shlex.join([*name.split(), *arguments])
     return cli

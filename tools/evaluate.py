@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import os
 import shlex
 import sys
@@ -35,6 +36,7 @@ figures.json, figures.csv; `resdet report FOLDER` makes a page of them.
 
 # What figures.json says of the detector: nothing of that of result files.
 ORIGIN = ("checkpoint", "config_sha256", "seed", "improvements", "configuration", "cost")
+RESULTS = "predictions.json"
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,6 +67,27 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--{', --'.join(IMPROVEMENTS)}: not with --predictions")
     options.command = shlex.join(["resdet", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     return options
+
+
+def _output(options: argparse.Namespace) -> Path:
+    """Returns the folder of the results; what is wrong with it is said before anything is run.
+
+    Raises:
+        OSError: it cannot be made.
+        ValueError: what is to be scored would be written over.
+    """
+    subject = (options.checkpoint or options.predictions)[0]
+    name = f"evaluation-{options.split.replace('/', '-')}"
+    if options.predictions:
+        name += f"-{subject.stem}" if subject.suffix == ".json" else "-comp4"
+    folder: Path = options.output or subject.parent / name
+    results = folder / RESULTS
+    if results.resolve() in [file.resolve() for file in options.predictions or ()]:
+        raise ValueError(f"{results}: would be written over: name another folder by --output")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there}: expected a folder for the results")
+    return folder
 
 
 def _score_predictions(options: argparse.Namespace) -> None:
@@ -147,15 +170,9 @@ def _finish(
     coco, voc = figures
     case = annotations, predictions, labels.names
     scores = side_by_side(*case, coco, voc, options.engine)
-    subject = (options.checkpoint or options.predictions)[0]
-    name = f"evaluation-{options.split.replace('/', '-')}"
-    if options.predictions:
-        name += f"-{subject.stem}" if subject.suffix == ".json" else "-comp4"
-    folder = options.output or subject.parent / name
-    results = folder / "predictions.json"
-    if results.resolve() in [file.resolve() for file in options.predictions or ()]:
-        raise ValueError(f"{results}: would be written over: name another folder by --output")
+    folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
+    results = folder / RESULTS
     write_results(results, predictions, labels.ids)
     origin |= {
         "data": str(options.data.resolve()),
@@ -187,7 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # Lightning's, about itself: not for the user to mend.
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # what the reader leaves out
     try:
+        options.output = _output(options)
         if options.checkpoint:
             found = run_checkpoints(options)
             if found is not None:

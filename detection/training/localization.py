@@ -23,7 +23,8 @@ from detection.model.localization_build import LocalizerSpec, build_localizer
 from detection.model.localization_criterion import LocalizationCriterion
 from detection.training.localization_data import LocalizationData
 from detection.training.localization_testing import localize_right
-from detection.training.schedule import Schedule
+from detection.training.schedule import Schedule, updates_of
+from detection.training.validation import refuse_half_boxes
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,15 @@ class LocalizerModule(pl.LightningModule):
     def labels(self) -> LabelMap:
         """The classes."""
         return LabelMap.from_names(self.class_names)
+
+    def setup(self, stage: str) -> None:
+        """Refuses a precision that boxes cannot have.
+
+        Raises:
+            ValueError: as for ``refuse_half_boxes``.
+        """
+        del stage
+        refuse_half_boxes(self.trainer)
 
     def on_fit_start(self) -> None:
         """Compares the model's and the data's classes before the first step.
@@ -142,7 +152,7 @@ class LocalizerModule(pl.LightningModule):
         optimizer = self.schedule.optimizer(self, images)
         rate = self.schedule.lr_per_16_images * images / 16
         logger.info("learning rate %g for %d images per update", rate, images)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = updates_of(self.trainer)
         scheduler = self.schedule.scheduler(optimizer, steps)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 

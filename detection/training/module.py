@@ -19,7 +19,7 @@ from detection.model.build import DetectorSpec, faster_rcnn
 from detection.model.criterion import Criterion
 from detection.model.faster_rcnn import FasterRCNN
 from detection.structures import Batch, Target
-from detection.training.schedule import Schedule
+from detection.training.schedule import Schedule, updates_of
 from detection.training.validation import ValidationModule
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class TrainingModule(ValidationModule):
             self.schedule.lr_per_16_images,
             images,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = updates_of(self.trainer)
         scheduler = self.schedule.scheduler(optimizer, steps)
         if (warmup := self.schedule.warmup(steps)) > steps / 4:
             logger.warning(

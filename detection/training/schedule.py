@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pytorch_lightning import Trainer
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -79,6 +80,20 @@ class Schedule:
             share = step / warmup
             factor *= self.warmup_factor + (1 - self.warmup_factor) * share
         return factor
+
+
+def updates_of(trainer: Trainer) -> int:
+    """Returns how many updates a run has.
+
+    Raises:
+        ValueError: it ends by the clock, or never.
+    """
+    updates = trainer.estimated_stepping_batches
+    if updates == float("inf"):
+        raise ValueError(
+            "the learning rate follows the length of the run: set --trainer.max_epochs or max_steps"
+        )
+    return int(updates)
 
 
 def _split(

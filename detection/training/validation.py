@@ -58,6 +58,15 @@ class ValidationModule(pl.LightningModule):
         self.evaluation: Evaluation | None = None
         self._buffer = PredictionBuffer()
 
+    def setup(self, stage: str) -> None:
+        """Refuses a precision that boxes cannot have.
+
+        Raises:
+            ValueError: as for ``refuse_half_boxes``.
+        """
+        del stage
+        refuse_half_boxes(self.trainer)
+
     def on_validation_epoch_start(self) -> None:
         """Empties what the last validation collected."""
         self._buffer = PredictionBuffer()
@@ -98,3 +107,14 @@ class ValidationModule(pl.LightningModule):
             evaluate_voc(annotations, predictions, self.labels.names),
         )
         return self.evaluation.scalars()
+
+
+def refuse_half_boxes(trainer: pl.Trainer) -> None:
+    """Refuses to keep all in half precision, where coordinates above 256 lose their last bits.
+
+    Raises:
+        ValueError: the trainer is to do so.
+    """
+    if trainer.precision in ("16-true", "bf16-true"):
+        mixed = trainer.precision.replace("true", "mixed")
+        raise ValueError(f"precision {trainer.precision}: boxes need float32, as {mixed} has them")

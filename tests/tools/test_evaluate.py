@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -407,6 +408,8 @@ def test_unusable_predictions_are_one_line(
         (("--batch-size", "0"), "val_batch_size >= 1, got 0"),
         (("--scales", "600", "600"), "different short sides, pixels, got (600, 600)"),
         (("--fuse",), "fuse: there are no scales"),
+        (("--devices", "-1"), "--accelerator, --devices, --precision: `devices` selected"),
+        (("--precision", "bf16-true"), "precision bf16-true: boxes need float32, as bf16-mixed"),
     ],
 )
 def test_errors_are_one_line(
@@ -425,6 +428,35 @@ def test_errors_are_one_line(
     assert "Traceback" not in error
     assert output == ""
     assert not (tmp_path / "output").exists()
+
+
+def test_an_output_that_is_a_file_is_said_before_anything_is_run(
+    run: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").touch()
+    for output in ("file", "file/inside"):
+        assert evaluate(run, shapes, tmp_path / output) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{tmp_path}/file: expected a folder" in line
+
+
+def test_what_is_left_out_is_said(
+    run: Path,
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    for name, value in (("handlers", []), ("level", logging.WARNING)):  # as outside of pytest
+        monkeypatch.setattr(logging.getLogger(), name, value)
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    (data / "JPEGImages" / "val_000002.jpg").unlink()
+    assert evaluate(run, data, tmp_path / "output") == 0
+    error = capsys.readouterr().err
+    assert "split val: 4 images" in error
+    assert "1 records skipped" in error
+    assert "no image val_000002" in error
 
 
 def test_other_classes_are_refused(

@@ -192,6 +192,11 @@ def test_without_log_and_progress_bar(
         ("logger=CSVLogger", "--trainer.logger: expected true, for TensorBoard and CSV, or false"),
         ("max_epochs=0", "--trainer.max_epochs 0: there is nothing to train"),
         ("max_steps=0", "--trainer.max_steps 0: there is nothing to train"),
+        ("limit_train_batches=0", "--trainer.limit_train_batches 0: there is nothing to train"),
+        ("check_val_every_n_epoch=0", "--trainer.check_val_every_n_epoch 0: use --trainer.limit"),
+        ("devices=-1", "--trainer: `devices` selected with `CPUAccelerator`"),
+        ("max_epochs=-1", "the learning rate follows the length of the run: set --trainer."),
+        ("precision=bf16-true", "precision bf16-true: boxes need float32, as bf16-mixed has them"),
     ],
 )
 def test_options_that_a_run_has_no_use_for(

@@ -45,10 +45,11 @@ class FrozenBatchNorm2d(nn.Module):
             x: (B, C, H, W) float.
 
         Returns:
-            (B, C, H, W) float.
+            (B, C, H, W) float, of x's dtype.
         """
         scale, shift = _affine(self.tensors(), self.eps)
-        return x * scale[:, None, None] + shift[:, None, None]
+        # The input's dtype, whatever the norm's own: as nn.BatchNorm2d's in mixed precision.
+        return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weight, bias, mean and variance, each (C,) float."""
@@ -86,20 +87,21 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     """``norm(conv(x))``, as a single convolution where the norm is frozen.
 
-    Forward hooks on the two layers do not fire in the folded case.
+    Neither layer is called in the folded case, so hooks on them do not fire. What wraps or extends
+    ``nn.Conv2d``, such as an adapter or a checkpoint wrapper, is never folded.
 
     Args:
         x: (B, C, H, W) float.
-        conv: a convolution with zero padding.
+        conv: a convolution with zero padding, or what stands in its place.
         norm: the layer after it.
 
     Returns:
         (B, C', H', W') float.
     """
-    if not isinstance(norm, FrozenBatchNorm2d):
+    if not (isinstance(norm, FrozenBatchNorm2d) and type(conv) is nn.Conv2d):
         y: Tensor = norm(conv(x))
         return y
     weight, bias = _fold(conv.weight, conv.bias, norm.tensors(), norm.eps)
@@ -109,13 +111,13 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 class ConvNorm(nn.Sequential):
     """A convolution ("0") and the norm after it ("1"), run by ``conv_norm``."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
+    def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
         super().__init__(conv, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and normalise: (B, C, H, W) float -> (B, C', H', W') float."""
         conv, norm = self
-        return conv_norm(x, conv, norm)  # type: ignore[arg-type]
+        return conv_norm(x, conv, norm)
 
 
 def _affine(norm: Sequence[Tensor], eps: float) -> tuple[Tensor, Tensor]:
@@ -129,7 +131,9 @@ def _fold(
     weight: Tensor, bias: Tensor | None, norm: Sequence[Tensor], eps: float
 ) -> tuple[Tensor, Tensor]:
     scale, shift = _affine(norm, eps)
-    return weight * scale[:, None, None, None], shift if bias is None else shift + bias * scale
+    folded = shift if bias is None else shift + bias * scale
+    # A network in low precision may keep its norms in float32.
+    return (weight * scale[:, None, None, None]).to(weight.dtype), folded.to(weight.dtype)
 
 
 def _drop_counter(

@@ -5,7 +5,7 @@ Differs from the paper: ``vgg16_bn`` and ``vgg19_bn`` have a batch norm after ev
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TypedDict, Unpack
 
 import torch
@@ -159,11 +159,11 @@ def vgg19_bn(**options: Unpack[VGGOptions]) -> VGG:
 def _outputs(layers: nn.Sequential, ends: Sequence[int], x: Tensor) -> list[Tensor]:
     """Outputs of the layers at ``ends``, in that order; none after the last of them runs."""
     outputs: dict[int, Tensor] = {}
-    walk = [*islice(layers, max(ends) + 1), None]
-    for i, (layer, after) in enumerate(pairwise(walk)):
-        if isinstance(layer, nn.Conv2d) and isinstance(after, _NORMS):
+    walk = list(islice(layers, max(ends) + 1))
+    for i, (layer, after) in enumerate(zip(walk, [*walk[1:], None], strict=True)):
+        if isinstance(after, _NORMS):  # it runs with the layer before, whatever wraps that one
             x = conv_norm(x, layer, after)
-        elif layer is not None and not isinstance(layer, _NORMS):
+        elif not isinstance(layer, _NORMS):
             x = layer(x)
         outputs[i] = x
     return [outputs[i] for i in ends]

@@ -84,6 +84,22 @@ def load_weights(
     return kept
 
 
+def expected_preprocessing(network: Backbone, source: str | Path) -> Preprocessing:
+    """What an image must look like once a network has loaded some weights.
+
+    Args:
+        network: whose own preprocessing counts where the weights do not say.
+        source: as for ``load_weights``. An address is fetched, a name is only looked up.
+
+    Raises:
+        ValueError: the source is unreadable, unknown or of another stride position.
+        OSError: the file or the address cannot be opened.
+    """
+    if _is_name(source):
+        return _published(network, str(source))[1]
+    return _find(network, source).preprocessing or network.preprocessing
+
+
 def read_weights(path: str | Path) -> Weights:
     """Read a file of weights, as data and never as code.
 
@@ -134,24 +150,32 @@ def network_title(network: Backbone) -> str:
 
 
 def _find(network: Backbone, source: str | Path) -> Weights:
-    if is_address(str(source)):
-        return read_weights(fetch(str(source)))
-    if isinstance(source, Path) or Path(source).suffix:  # no name of torchvision's has one
-        return read_weights(source)
+    if _is_name(source):
+        url, preprocessing = _published(network, str(source))
+        return Weights(read_weights(fetch(url)).state, preprocessing)
+    return read_weights(fetch(str(source)) if is_address(str(source)) else source)
+
+
+def _is_name(source: str | Path) -> bool:
+    """Whether it is a name of torchvision's, none of which has a suffix."""
+    return isinstance(source, str) and not is_address(source) and not Path(source).suffix
+
+
+def _published(network: Backbone, source: str) -> tuple[str, Preprocessing]:
+    """The address of torchvision's weights, and what they expect."""
     if network.architecture is None:
         raise ValueError(f"{source}: expected a weights file, torchvision has no such network")
     published = torchvision.models.get_model_weights(network.architecture)
     if source not in published.__members__:
         raise ValueError(
             f"expected a file ({', '.join(SUFFIXES)}), an address or one of "
-            f"{list(published.__members__)} for {network.architecture}, got {str(source)!r}"
+            f"{list(published.__members__)} for {network.architecture}, got {source!r}"
         )
     entry = published[source]
     # Torchvision has bottlenecks' stride in the 3×3; before a download that could not serve.
-    _check_stride(network, False, str(source))
+    _check_stride(network, False, source)
     transform = entry.transforms()
-    preprocessing = Preprocessing("rgb", 1 / 255, tuple(transform.mean), tuple(transform.std))
-    return Weights(read_weights(fetch(entry.url)).state, preprocessing)
+    return entry.url, Preprocessing("rgb", 1 / 255, tuple(transform.mean), tuple(transform.std))
 
 
 def _expectations(

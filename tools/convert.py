@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from backbones.weights import Weights
 
 FORMATS = ("timm", "huggingface", "detectron", "detectron2", "caffe")
+_SUFFIXES = {  # all but Hugging Face's, which is a folder
+    None: ".safetensors",
+    "timm": ".safetensors",
+    "detectron": ".pkl",
+    "detectron2": ".pkl",
+    "caffe": ".npz",
+}
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("resdet convert", description=__doc__)
     parser.add_argument("source", type=Path, help="what to read; huggingface: a folder")
-    parser.add_argument("target", type=Path, help="what to write; nothing is overwritten")
+    parser.add_argument(
+        "target",
+        type=Path,
+        help="what to write; nothing is overwritten: a folder for huggingface, .pkl for "
+        "detectron and detectron2, .npz for caffe, else .safetensors",
+    )
     parser.add_argument("--network", required=True, help="the network's name, such as resnet50")
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument("--from", dest="source_format", choices=FORMATS, help="SOURCE's format")
@@ -54,10 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from backbones.weights import load_weights, save_weights
 
     try:
-        written = [options.target, *([options.prototxt] if options.target_format else [])]
-        for path in written:
-            if path is not None and path.exists():
-                raise FileExistsError(f"expected no file yet at {path}")
+        _check_target(options)
         network = _network(options)
         if options.source_format:
             load_weights(network, _read(options, network), fresh=options.fresh)
@@ -70,6 +79,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(options.target)
     return 0
+
+
+def _check_target(options: argparse.Namespace) -> None:
+    """Refuses what cannot be written, before anything is read."""
+    target, suffix = options.target, _SUFFIXES.get(options.target_format)
+    if suffix and target.suffix != suffix:
+        raise ValueError(f"{target}: expected a name that ends in {suffix}")
+    for path in [target, options.prototxt] if options.target_format == "caffe" else [target]:
+        if path.exists():
+            raise FileExistsError(f"expected no file yet at {path}")
+        if suffix and not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: expected a folder at {path.parent}")
 
 
 def _network(options: argparse.Namespace) -> Backbone:
@@ -100,26 +121,32 @@ def _read(options: argparse.Namespace, network: Any) -> Weights:
 
 
 def _write(options: argparse.Namespace, network: Any) -> None:
-    import pickle
-
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from backbones import convert
 
     match options.target_format:
         case "timm":
-            save_file(convert.to_timm(network), options.target)
+            options.target.write_bytes(save(convert.to_timm(network)))
         case "huggingface":
             convert.to_huggingface(network).save_pretrained(options.target)
         case "detectron":
             content: dict[str, Any] = convert.to_detectron(network)
-            options.target.write_bytes(pickle.dumps(content, protocol=2))
+            options.target.write_bytes(_pickled(content))
         case "detectron2":
             arrays = {name: x.numpy() for name, x in convert.to_detectron2(network).items()}
             content = {"model": arrays, "__author__": "resdet", "matching_heuristics": True}
-            options.target.write_bytes(pickle.dumps(content, protocol=2))
+            options.target.write_bytes(_pickled(content))
         case "caffe":
             convert.to_caffe(network, options.prototxt, options.target)
+
+
+def _pickled(content: dict[str, Any]) -> bytes:
+    """A pickle for any Python and NumPy: before 1.26, NumPy has no ``numpy._core``."""
+    import pickle
+
+    data = pickle.dumps(content, protocol=2)
+    return data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
 
 
 if __name__ == "__main__":

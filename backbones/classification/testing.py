@@ -37,13 +37,13 @@ def normalise(network: Backbone, images: Tensor) -> Tensor:
         images: (B, 3, H, W) uint8, RGB.
 
     Returns:
-        (B, 3, H, W) float32, channels last in memory.
+        (B, 3, H, W), of the network's dtype, channels last in memory.
     """
     images = images.contiguous(memory_format=torch.channels_last)
     if network.preprocessing.order == "bgr":
         images = images.flip(1)
     scale, shift = (one.to(images.device).view(3, 1, 1) for one in network.preprocessing.affine())
-    return images * scale + shift
+    return (images * scale + shift).to(next(network.parameters()).dtype)
 
 
 def count_errors(scores: Tensor, labels: Tensor) -> Tensor:

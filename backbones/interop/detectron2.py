@@ -22,7 +22,7 @@ from backbones import base, catalogue
 from backbones.normalization import freeze_batch_norm
 from backbones.preprocessing import Preprocessing
 from backbones.resnet import ResNet
-from backbones.weights import load_weights
+from backbones.weights import expected_preprocessing, load_weights
 
 try:
     from detectron2.config import CfgNode
@@ -87,11 +87,13 @@ def configure(cfg: CfgNode, network: str, weights: str = "", **options: Any) -> 
         options: the network's own options, plain values.
 
     Raises:
-        ValueError: the network is unknown.
+        ValueError: the network or the weights are unknown.
         TypeError: the network has no such option.
+        OSError: the weights cannot be opened.
     """
     with torch.device("meta"):
-        preprocessing = catalogue.build(network, **options).preprocessing
+        built = catalogue.build(network, **options)
+    preprocessing = expected_preprocessing(built, weights) if weights else built.preprocessing
     cfg.MODEL.BACKBONE.NAME = build_resdet_backbone.__name__
     cfg.MODEL.RESDET = CfgNode(
         {"NETWORK": network, "WEIGHTS": weights, "OPTIONS": CfgNode(options, new_allowed=True)}
@@ -126,7 +128,7 @@ def build_resdet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DetectronBack
     ours = cfg.MODEL.RESDET
     network = catalogue.build(ours.NETWORK, **ours.OPTIONS)
     if ours.WEIGHTS:
-        load_weights(network, ours.WEIGHTS, fresh=[network.head])
+        load_weights(network, ours.WEIGHTS, fresh=[network.head.split(".")[0]])
     _check_pixels(cfg, network.preprocessing)
     network.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
     if norm == "FrozenBN":

@@ -184,7 +184,7 @@ def load_backbone_weights(model: nn.Module, source: str | Path | Weights) -> Pre
         raise ValueError(f"expected a model with one HuggingFaceBackbone, got {len(found)}")
     (backbone,) = found
     network = backbone.config.build()
-    load_weights(network, source, fresh=[network.head])
+    load_weights(network, source, fresh=[network.head.split(".")[0]])
     values = _trunk(backbone.config, network).state_dict()
     # By name: some detectors have put batch norms of their own in the place of the network's.
     backbone.trunk.load_state_dict({name: values[name] for name in backbone.trunk.state_dict()})

@@ -63,7 +63,7 @@ class ResdetBackbone(BaseModule):  # type: ignore[misc]
         super().__init__(init_cfg)
         built = catalogue.build(network, **options)
         if weights is not None:
-            load_weights(built, weights, fresh=[built.head])
+            load_weights(built, weights, fresh=[built.head.split(".")[0]])
         count = len(built.feature_info)
         if not out_indices or not set(out_indices) <= set(range(count)):
             raise ValueError(f"expected out_indices among 0 … {count - 1}, got {out_indices}")

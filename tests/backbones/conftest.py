@@ -26,3 +26,15 @@ def randomise() -> Callable[[nn.Module], nn.Module]:
         return module.eval()
 
     return apply
+
+
+@pytest.fixture
+def untrained_classifier() -> Callable[[nn.Module], nn.Module]:
+    """Fill a VGG's classifier with NaN, as in IMAGENET1K_FEATURES, in place; eval mode."""
+
+    def apply(module: nn.Module) -> nn.Module:
+        for parameter in module.get_submodule("classifier").parameters():
+            nn.init.constant_(parameter, torch.nan)
+        return module.eval()
+
+    return apply

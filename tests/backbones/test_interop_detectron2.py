@@ -204,6 +204,36 @@ def test_caffes_images_are_detectrons_own_order(adapter):
     assert pixels(cfg) == ("BGR", list(CAFFE_BGR.mean), [1.0, 1.0, 1.0])
 
 
+def test_images_are_what_the_weights_expect(
+    adapter, modeling, monkeypatch, tmp_path, untrained_classifier
+):
+    network = untrained_classifier(backbones.vgg16(width=8))
+    torch.save(network.state_dict(), tmp_path / "features.pth")
+    asked = []
+    monkeypatch.setattr(
+        "backbones.weights.fetch", lambda url: asked.append(url) or tmp_path / "features.pth"
+    )
+    cfg = defaults()
+    adapter.configure(cfg, "vgg16", weights="IMAGENET1K_FEATURES", width=8)
+    assert not asked
+    order, mean, std = pixels(cfg)
+    assert order == "RGB"
+    assert mean == pytest.approx([123, 117, 104], abs=2e-3)
+    assert std == pytest.approx([1, 1, 1])
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["c5"]
+    model, images = build_backbone(modeling, cfg).eval(), torch.randn(1, 3, 32, 32)
+    assert torch.equal(model(images)["c5"], network(images)["c5"])
+
+
+def test_images_are_what_a_file_of_weights_expects(adapter, modeling, tmp_path):
+    path = str(tmp_path / "weights.safetensors")
+    save_weights(backbones.resnet18(width=8, preprocessing=CAFFE_BGR), path)
+    cfg = defaults()
+    adapter.configure(cfg, "resnet18", weights=path, width=8)
+    assert pixels(cfg) == ("BGR", list(CAFFE_BGR.mean), [1.0, 1.0, 1.0])
+    build_backbone(modeling, cfg)
+
+
 def change(cfg, path, value):
     *parts, last = path.split(".")
     for part in parts:

@@ -274,6 +274,17 @@ def test_frozen_and_other_batch_norms_read_each_other(frozen, randomise, tmp_pat
     torch.testing.assert_close(other(images).feature_maps[0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_without_a_classifier(monkeypatch, tmp_path, untrained_classifier):
+    network = untrained_classifier(backbones.vgg16(width=8))
+    torch.save(network.state_dict(), tmp_path / "features.pth")
+    monkeypatch.setattr("backbones.weights.fetch", lambda _: tmp_path / "features.pth")
+    model = HuggingFaceBackbone(backbone_config("vgg16")).eval()
+    preprocessing = huggingface.load_backbone_weights(model, "IMAGENET1K_FEATURES")
+    assert preprocessing.std == (1 / 255,) * 3
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(model(images).feature_maps[0], network(images)["c5"])
+
+
 def test_weights_that_do_not_fit_are_refused():
     model = HuggingFaceBackbone(backbone_config("resnet50"))
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -110,6 +110,17 @@ def test_a_tuple_of_features_in_the_asked_order(build, out_indices, tmp_path, ra
     assert model.preprocessing == IMAGENET_RGB
 
 
+def test_weights_without_a_classifier(build, monkeypatch, tmp_path, untrained_classifier):
+    network = untrained_classifier(backbones.vgg16(width=8))
+    torch.save(network.state_dict(), tmp_path / "features.pth")
+    monkeypatch.setattr("backbones.weights.fetch", lambda _: tmp_path / "features.pth")
+    model = build("vgg16", weights="IMAGENET1K_FEATURES").eval()
+    images = torch.randn(1, 3, 32, 32)
+    expected = network(images).values()
+    assert all(torch.equal(x, y) for x, y in zip(model(images), expected, strict=True))
+    assert model.preprocessing.std == (1 / 255,) * 3
+
+
 @pytest.mark.parametrize(
     ("frozen_stages", "frozen"),
     [(-1, ()), (0, ("conv1.", "bn1.")), (1, ("conv1.", "bn1.", "layer1."))],

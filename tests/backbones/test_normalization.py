@@ -89,6 +89,46 @@ def test_norms_without_constants_are_refused(option):
         freeze_batch_norm(nn.BatchNorm2d(4, **option))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["resnet50", "vgg16_bn"])
+def test_wrapped_convolutions_keep_their_norms(name, frozen, randomise):
+    network = randomise(backbones.build(name, width=8)).double()
+    if frozen:
+        network.freeze(3)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    expected, called = network(images), []
+    convs = [key for key, layer in network.named_modules() if isinstance(layer, nn.Conv2d)]
+    for key in convs:
+        wrapper = nn.Sequential(network.get_submodule(key))
+        wrapper.register_forward_hook(lambda *_: called.append(1))
+        network.set_submodule(key, wrapper)
+    for key, value in network(images).items():
+        assert relative(value, expected[key]) < 1e-12, key
+    assert len(called) == len(convs)
+
+
+def test_a_convolution_of_another_class_runs_its_own_forward():
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    conv, norm, x = Doubled(3, 8, 3), FrozenBatchNorm2d(8), torch.randn(1, 3, 9, 9)
+    assert torch.equal(conv_norm(x, conv, norm), norm(conv(x)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("wrap", [lambda conv: conv, nn.Sequential])
+def test_frozen_norms_in_float32_follow_a_convolution_in_low_precision(wrap, bias, randomise):
+    layers = randomise(nn.Sequential(nn.Conv2d(8, 16, 3, bias=bias), nn.BatchNorm2d(16)))
+    x = torch.randn(2, 8, 9, 9)
+    expected = layers(x)
+    conv, norm = wrap(layers[0].bfloat16()), freeze_batch_norm(layers[1])
+    assert norm.weight.dtype == torch.float32
+    got = conv_norm(x.bfloat16(), conv, norm)
+    assert got.dtype == torch.bfloat16
+    assert relative(got.float(), expected) < 0.02
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_folded_weights_stay_channels_last(kernel, monkeypatch):
     weights = []

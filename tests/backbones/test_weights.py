@@ -8,6 +8,7 @@ from torchvision.models import ResNet50_Weights, VGG16_Weights
 
 import backbones
 from backbones import (
+    CAFFE_BGR,
     IMAGENET_RGB,
     Weights,
     download,
@@ -284,6 +285,24 @@ def test_weights_by_name_come_checked_and_with_their_preprocessing(monkeypatch, 
     torch.testing.assert_close(scale, torch.ones(3))
     torch.testing.assert_close(shift, -torch.tensor([123.0, 117, 104]), rtol=0, atol=2e-3)
     assert asked == [VGG16_Weights.IMAGENET1K_FEATURES.url] * 2
+
+
+def test_what_weights_expect_is_known_without_loading_them(monkeypatch, state, network, tmp_path):
+    monkeypatch.setattr(weights, "fetch", lambda url: tmp_path / url.rsplit("/", 1)[1])
+    torch.save(dict(state), tmp_path / "mute.pth")
+    caffe = backbones.resnet18(width=8, preprocessing=CAFFE_BGR)
+    save_weights(caffe, tmp_path / "caffe.safetensors")
+    for source, expected in [
+        (tmp_path / "mute.pth", IMAGENET_RGB),
+        (str(tmp_path / "caffe.safetensors"), CAFFE_BGR),
+        ("https://example.org/caffe.safetensors", CAFFE_BGR),
+        ("IMAGENET1K_V1", IMAGENET_RGB),
+    ]:
+        assert weights.expected_preprocessing(network, source) == expected
+    with pytest.raises(ValueError, match=r"one of \['IMAGENET1K_V1'.* got 'V1'"):
+        weights.expected_preprocessing(network, "V1")
+    assert network.preprocessing == IMAGENET_RGB
+    assert not equal(network, state)
 
 
 def test_an_address_is_fetched(monkeypatch, state, network, tmp_path):

@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 import backbones
 from backbones import CAFFE_BGR, IMAGENET_RGB, load_weights
 from backbones.convert import to_caffe, to_detectron, to_detectron2, to_timm
+from backbones.convert.pickles import read_pickle
 from backbones.weights import read_weights, save_weights
 from resdet.tools.convert import main
 
 SMALL = ["--network", "resnet18", "--classes", "3"]
+UNREAD = ["x", "o.safetensors"]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +75,10 @@ def test_detectron_and_back(kind, tmp_path):
     assert read_weights(target).preprocessing == CAFFE_BGR
     assert read_weights(target).stride_in_1x1 is True
     assert main([str(target), str(again), *options, "--to", kind]) == 0
-    content = pickle.loads(again.read_bytes())
+    data = again.read_bytes()
+    assert b"numpy.core.multiarray" in data
+    assert b"numpy._core" not in data  # which NumPy before 1.26 lacks
+    content = read_pickle(again)
     content = content["model"] if kind == "detectron2" else content
     assert content.keys() == blobs.keys()
     for name, blob in blobs.items():
@@ -107,12 +112,24 @@ def test_a_fresh_layer(tmp_path):
     [
         (["none.safetensors", "o.safetensors", *SMALL, "--from", "timm"], "none.safetensors"),
         (["none.pkl", "o.safetensors", *SMALL, "--from", "detectron"], "none.pkl"),
-        (["x", "o", "--network", "resnet51", "--from", "timm"], "unknown backbone 'resnet51'"),
+        ([*UNREAD, "--network", "resnet51", "--from", "timm"], "unknown backbone 'resnet51'"),
         (
-            ["x", "o", "--network", "vgg16", "--stride-in-1x1", "--from", "timm"],
+            [*UNREAD, "--network", "vgg16", "--stride-in-1x1", "--from", "timm"],
             "--stride-in-1x1 is not for vgg16",
         ),
-        (["x", "o", *SMALL, "--stride-in-1x1", "--from", "timm"], "a basic block has no 1×1"),
+        ([*UNREAD, *SMALL, "--stride-in-1x1", "--from", "timm"], "a basic block has no 1×1"),
+        (["x", "o.pth", *SMALL, "--from", "timm"], "expected a name that ends in .safetensors"),
+        (["x", "o.pth", *SMALL, "--to", "timm"], "expected a name that ends in .safetensors"),
+        (["x", "o.pth", *SMALL, "--to", "detectron"], "o.pth: expected a name that ends in .pkl"),
+        (["x", "o", *SMALL, "--to", "detectron2"], "o: expected a name that ends in .pkl"),
+        (
+            ["x", "o.npy", *SMALL, "--prototxt", "p", "--to", "caffe"],
+            "o.npy: expected a name that ends in .npz",
+        ),
+        (["x", "no/o.safetensors", *SMALL, "--from", "timm"], "expected a folder at no"),
+        (["x", "no/o.safetensors", *SMALL, "--to", "timm"], "expected a folder at no"),
+        (["x", "no/o.pkl", *SMALL, "--to", "detectron"], "expected a folder at no"),
+        (["x", "o.npz", *SMALL, "--prototxt", "no/p", "--to", "caffe"], "expected a folder at no"),
     ],
 )
 def test_bad_input_is_one_line(arguments, reason, tmp_path, monkeypatch, capsys):

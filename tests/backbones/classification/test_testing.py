@@ -31,6 +31,17 @@ def test_normalise_flips_the_channels_for_caffe():
     assert torch.allclose(blue, images[:, 2] - CAFFE_BGR.mean[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_images_take_the_networks_dtype(dtype):
+    network = build("cifar_resnet20", width=8).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = normalise(network, images)
+    assert expected.dtype == torch.float32
+    assert torch.equal(normalise(network.to(dtype), images), expected.to(dtype))
+    found = measure_errors(network, [([images[:, None]], torch.tensor([0, 1]))])
+    assert found.images == 2
+
+
 def test_errors_by_hand():
     scores = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]] * 4)
     counts = count_errors(scores, torch.tensor([0, 1, 4, 5]))

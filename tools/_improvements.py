@@ -14,7 +14,7 @@ IMPROVEMENTS = ("refine", "vote", "scales", "flip", "fuse")
 def add_improvements(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     ladder = parser.add_argument_group(
-        "improvements of --checkpoint, alone or together",
+        "improvements of --checkpoint, alone or together (--fuse: with --scales)",
         "Of the ResNet paper's appendix B, where global context is trained and needs no switch, "
         "and of today's test-time augmentation.",
     )

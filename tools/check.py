@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detection.data.check import Findings
+    from detection.data.check import Findings, Progress
     from detection.data.records import Skipped
 
 EPILOG = """
@@ -36,7 +38,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers must be at least 1, got {options.workers}")
+    if options.json is not None and not _writable(options.json, options.repair):
+        parser.error(f"--json {options.json}: no file can be written there")
     return options
+
+
+def _writable(file: Path, coming: Path | None) -> bool:
+    """Says whether a file can be written, or made in a folder that is there or coming."""
+    folder = file.absolute().parent
+    if coming is not None and coming.absolute() in (folder, *folder.parents):
+        return True
+    there = os.access(file if file.exists() else folder, os.W_OK)
+    return there and folder.is_dir() and not file.is_dir()
 
 
 def _listing(group: str, kinds: dict[str, list[Skipped]]) -> list[str]:
@@ -63,37 +76,58 @@ def _text(findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def _check(options: argparse.Namespace) -> tuple[Findings, ...]:
-    """Checks, and repairs where asked to, with a bar for each split."""
+@contextmanager
+def _bars() -> Iterator[Callable[[str], Progress]]:
+    """Shows a bar for each split; told a verb, it gives what is to be called after each image."""
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TaskID
+    from rich.progress import MofNCompleteColumn, TaskID
+    from rich.progress import Progress as Bars
 
-    from detection.data.check import check_folder
-    from detection.data.repair import write_repaired
-
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Bars(
+        *Bars.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)
+    ) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def show(verb: str) -> Callable[[str, int, int], None]:
+        def show(verb: str) -> Progress:
             def update(split: str, done: int, total: int) -> None:
                 what = f"{verb} {split}"
                 if what not in tasks:
-                    tasks[what] = bar.add_task(what, total=total)
-                bar.update(tasks[what], completed=done)
+                    tasks[what] = bars.add_task(what, total=total)
+                bars.update(tasks[what], completed=done)
 
             return update
 
-        findings = check_folder(
+        yield show
+
+
+def _check(options: argparse.Namespace) -> tuple[Findings, ...]:
+    """Checks, once it is known that a copy could be written where it is asked for."""
+    from detection.data.check import check_folder
+    from detection.data.repair import check_output
+
+    if options.repair is not None:
+        check_output(options.repair)
+    with _bars() as show:
+        return check_folder(
             options.folder,
             options.split,
             images=not options.no_images,
             workers=options.workers,
             progress=show("decoding"),
         )
-        if options.repair is not None:
+
+
+def _write(options: argparse.Namespace, findings: Sequence[Findings]) -> None:
+    """Writes the copy and then the JSON, which may lie in the copy."""
+    from detection.data.repair import write_repaired
+
+    if options.repair is not None:
+        with _bars() as show:
             write_repaired(findings, options.folder, options.repair, show("writing"))
-    return findings
+        print(f"{options.repair}: the copy without what is wrong")
+    if options.json is not None:
+        content = [found.to_plain() for found in findings]
+        options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,24 +137,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; the process's own if None.
 
     Returns:
-        The exit code: 0 if nothing is wrong, 1 if something is or the data cannot be read, 130
-        after Ctrl-C.
+        The exit code: 0 if nothing is wrong, 1 if something is or data cannot be read or written,
+        130 after Ctrl-C.
     """
     options = _parse(argv)
     try:
         findings = _check(options)
-        if options.json is not None:
-            content = [found.to_plain() for found in findings]
-            options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        for found in findings:
+            print(_text(found))
+        _write(options, findings)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
         print(f"resdet check: {error}", file=sys.stderr)
         return 1
-    for found in findings:
-        print(_text(found))
-    if options.repair is not None:
-        print(f"{options.repair}: the copy without what is wrong")
     return int(any(any(found.wrong().values()) for found in findings))
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 EPILOG = """
 A RUN is a folder that `resdet evaluate` wrote. Runs of one recipe that differ in their seed are
-joined by commas: `resdet compare vgg-0,vgg-1,vgg-2 r101-0,r101-1,r101-2`. The intervals over images
-are a paired bootstrap of each recipe's first run; the spread over seeds says what another training
-would have given. Where the classes are VOC's twenty, the figures of Tables 10 and 11 of the ResNet
-paper stand beside; they are VOC's metric on VOC's test sets.
+joined by commas: `resdet compare vgg-0,vgg-1,vgg-2 r101-0,r101-1,r101-2`. Figures are each recipe's
+mean over its runs, the intervals a paired bootstrap of these means over images; the spread over
+seeds says what another training would have given. Where the classes are VOC's twenty, the figures
+of Tables 10 and 11 of the ResNet paper stand beside; they are VOC's metric on VOC's test sets.
 """
 
 
@@ -85,9 +85,7 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("bootstrap", total=options.resamples)
         advance = partial(bar.advance, task)
-        result = bootstrap(
-            matches[0][0], matches[1][0], options.resamples, levels=levels, advance=advance
-        )
+        result = bootstrap(*matches, options.resamples, levels=levels, advance=advance)
     figures = [
         [100 * mean_precision(average_precision(one, levels=levels)) for one in group]
         for group in matches
@@ -155,9 +153,10 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
     level = f"{found['confidence']:.0%}"
     for side, runs in zip("AB", found["runs"], strict=True):
         yield f"{side}: {', '.join(runs)}"
+    means = "each side's mean over its runs; " if max(map(len, found["runs"])) > 1 else ""
     yield (
         f"{found['metric']}, {found['images']} images of {found['split']}, in points; "
-        f"{level} intervals, paired bootstrap over images, {found['resamples']} resamples\n"
+        f"{means}{level} intervals, paired bootstrap over images, {found['resamples']} resamples\n"
     )
     rows = [("", "A", "B", "B - A", *_paper_columns(found["classes"]))]
     figures = [{"class": name, **one} for name, one in found["figures"].items()]
@@ -168,6 +167,7 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
     for cells in rows:
         yield "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=False)).rstrip()
     yield ""
+    yield from _note([*figures, *found["classes"]])
     for side, spread in zip("AB", found["seeds"], strict=False):  # none without objects
         if spread["runs"] > 1:
             yield (
@@ -178,6 +178,17 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
         yield (
             f"to show a difference of {found['points']:g}: {found['seeds_needed']} seeds of "
             "each (two-sided t test at 5%, power 80%)"
+        )
+
+
+def _note(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Says of how many intervals the images are too few to hold the figure itself."""
+    intervals = [row[side] for row in rows for side in ("a", "b", "difference")]
+    known = [one for one in intervals if None not in one]
+    if beside := sum(not low <= value <= high for value, low, high in known):
+        yield (
+            f"too few images: {beside} of {len(known)} intervals do not hold their own figure: "
+            "resampled images repeat, which raises AP where a class has few images"
         )
 
 

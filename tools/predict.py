@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 EPILOG = """
 Folders are searched recursively, folders and patterns for images by suffix, hidden files left out.
 A picture keeps its name and its path below the folder that all INPUTs share; what is not JPEG or
-PNG becomes PNG. predictions.json has every detection above the model's own threshold. The INPUTs
-stand before --scales, which takes all that follows it for numbers.
+PNG becomes PNG. predictions.json has every detection above the model's own threshold, after Ctrl-C
+of what was done. The INPUTs stand before --scales, which takes all that follows it for numbers.
 
-exit code: 0; 1 if images were skipped or none was found; 2 if it could not run
+exit code: 0; 1 if images were skipped or none was found; 2 if it could not run; 130 after Ctrl-C
 """
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -46,22 +46,11 @@ class Job(NamedTuple):
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "resdet predict",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        action="append",
-        required=True,
-        help="of `resdet train`; given several times, an ensemble",
-    )
-    parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="image file, folder, or quoted glob pattern"
-    )
+    parser = argparse.ArgumentParser("resdet predict", description=__doc__, epilog=EPILOG)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    several = "of `resdet train`; given several times, an ensemble"
+    parser.add_argument("--checkpoint", type=Path, action="append", required=True, help=several)
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="file, folder or quoted pattern")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, help="score from which a box is drawn (0.5)"
@@ -185,8 +174,8 @@ def _write(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _predict(options: argparse.Namespace, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Detects, draws and writes; returns a record of each image that could be read."""
+def _detect(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    """Detects, draws and writes; yields a record of each image whose picture is written."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -194,28 +183,43 @@ def _predict(options: argparse.Namespace, jobs: Sequence[Job]) -> list[dict[str,
     from detection.inference.predictor import Predictor
 
     first, *others = options.checkpoint
-    predictor = Predictor.from_checkpoint(
-        first, options.device, others=others, improvements=read_improvements(options)
-    )
-    names = predictor.labels.names
-    records = []
+    how = read_improvements(options)
+    predictor = Predictor.from_checkpoint(first, options.device, others=others, improvements=how)
+    names, least = predictor.labels.names, options.score_threshold
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("detecting", total=len(jobs))
         for start in range(0, len(jobs), options.batch_size):
             chunk = jobs[start : start + options.batch_size]
             read = list(_read(chunk))
-            results = predictor([image for _, image in read])
-            for (job, image), found in zip(read, results, strict=True):
-                threshold = options.score_threshold
-                picture = draw(
-                    image, found.boxes, found.labels, found.scores, names, score_threshold=threshold
-                )
+            for (job, image), found in zip(read, predictor([it for _, it in read]), strict=True):
+                boxes, labels, scores = found.boxes, found.labels, found.scores
+                picture = draw(image, boxes, labels, scores, names, score_threshold=least)
                 _write(job.picture, _encode(picture, job.picture.suffix))
-                records.append(_record(job, image, found, names))
+                yield _record(job, image, found, names)
             bar.advance(task, len(chunk))
-    _write(options.output / "predictions.json", json.dumps(records, indent=1).encode())
-    return records
+
+
+def _predict(options: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    """Writes pictures and predictions.json, after Ctrl-C too; returns the exit code."""
+    records: list[dict[str, Any]] = []
+    stopped = False
+    try:
+        for record in _detect(options, jobs):
+            records.append(record)
+    except KeyboardInterrupt:
+        stopped = True
+    if records or not stopped:
+        _write(options.output / "predictions.json", json.dumps(records, indent=1).encode())
+        print(f"{options.output}: {len(records)} pictures and predictions.json")
+    if stopped:
+        done = f"{len(records)} of {len(jobs)} images"
+        kept = ", which predictions.json has" if records else ""
+        print(f"resdet predict: stopped after {done}{kept}", file=sys.stderr)
+        return 130
+    if skipped := len(jobs) - len(records):
+        print(f"resdet predict: skipped {skipped} of {len(jobs)} images", file=sys.stderr)
+    return int(skipped > 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -225,24 +229,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; the process's own if None.
 
     Returns:
-        The exit code: 1 if images were skipped or none was found, 2 if it could not run.
+        The exit code, as the epilog has it.
     """
     options = _parse(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
-        jobs = find_images(options.inputs, options.output)
-        if not jobs:
-            print(f"resdet predict: no images in {', '.join(options.inputs)}", file=sys.stderr)
-            return 1
-        records = _predict(options, jobs)
+        if jobs := find_images(options.inputs, options.output):
+            return _predict(options, jobs)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError) as error:
         print(f"resdet predict: {error}", file=sys.stderr)
         return 2
-    skipped = len(jobs) - len(records)
-    print(f"{options.output}: {len(records)} pictures and predictions.json")
-    if skipped:
-        print(f"resdet predict: skipped {skipped} of {len(jobs)} images", file=sys.stderr)
-    return 1 if skipped else 0
+    print(f"resdet predict: no images in {', '.join(options.inputs)}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

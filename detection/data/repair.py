@@ -24,6 +24,23 @@ from detection.data.folder import CocoSource, VocSource
 from detection.data.records import DataError
 
 
+def check_output(output: Path) -> None:
+    """Refuses a folder that `write_repaired` could not make, before anything is looked at.
+
+    Args:
+        output: the folder.
+
+    Raises:
+        DataError: it is a file or holds something, or no folder can be made there.
+        OSError: it cannot be looked at.
+    """
+    if output.exists() and not (output.is_dir() and next(output.iterdir(), None) is None):
+        raise DataError(f"{output}: expected a new or an empty folder for the repaired copy")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise DataError(f"{output}: no folder can be made in {above}")
+
+
 def write_repaired(
     findings: Sequence[Findings], root: Path, output: Path, progress: Progress | None = None
 ) -> None:
@@ -40,12 +57,11 @@ def write_repaired(
         progress: called after each image.
 
     Raises:
-        DataError: ``output`` is a file or holds something, an image lies outside of ``root``, or
+        DataError: ``output`` is refused by `check_output`, an image lies outside of ``root``, or
             not one image of a split is left.
         OSError: a file cannot be read or written.
     """
-    if output.exists() and not (output.is_dir() and next(output.iterdir(), None) is None):
-        raise DataError(f"{output}: expected a new or an empty folder for the repaired copy")
+    check_output(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     try:

@@ -53,7 +53,8 @@ def interval_text(interval: Interval, sign: str = "") -> str:
     """Words an interval as "36.1 to 40.3", with ``sign`` "+" for differences."""
     if math.isnan(interval.low):
         return "n/a"
-    return f"{100 * interval.low:{sign}.1f} to {100 * interval.high:{sign}.1f}"
+    note = "" if interval.holds_value else ", too few images"
+    return f"{100 * interval.low:{sign}.1f} to {100 * interval.high:{sign}.1f}{note}"
 
 
 def class_columns() -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,7 @@ from detection.evaluation.matches import Matches
 from detection.evaluation.precision import COCO_LEVELS, average_precision
 
 _BATCH = 2**22  # weights of detections held at once
+_ROUNDING = 1e-9  # of a figure and an end that are the same number, summed in another order
 
 
 class Interval(NamedTuple):
@@ -31,6 +32,12 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+    @property
+    def holds_value(self) -> bool:
+        """Whether the figure lies in the interval, as it may not with few images; True for nan."""
+        beside = self.low - self.value, self.value - self.high
+        return not max(beside) > _ROUNDING
 
 
 class Intervals(NamedTuple):
@@ -81,8 +88,12 @@ def bootstrap(
     Nothing is matched again: an image counts as often as it was drawn. A class of which a resample
     has no objects keeps its figure on all images there: left out, as in COCO's AP, it would move
     the mean towards the other classes. A class in a handful of images has too narrow a share in
-    the intervals for that. Interpolated precision is a maximum, so that resamples,
-    which hold fewer different images, lie slightly higher than the figure itself.
+    the intervals for that.
+
+    Resamples lie higher than the figure itself: interpolated precision is a maximum, and the images
+    of a class that are drawn count more than once, unlike false positives elsewhere. That is little
+    where classes have many images; where most have few it can exceed half the interval's width,
+    and the figure lies outside, as `Interval.holds_value` says.
 
     Args:
         matches_a: the first detector's matches; several are trainings of one recipe, whose mean

@@ -31,9 +31,9 @@ class ImageIntervals:
         return _of(self._bootstrap(metric, key).a, metric)
 
     def gap(self, gap: Gap, metric: Metric) -> Interval | None:
-        """Returns that of a paired difference; None where several runs make it needless."""
-        enough = min(len(self._runs[key]) for key in (gap.a, gap.b)) >= ENOUGH
-        if enough or not self._resamples:
+        """Returns that of a paired difference; None where several pairs make it needless."""
+        a, b = (len(self._runs[key]) for key in (gap.a, gap.b))
+        if a == b >= ENOUGH or not self._resamples:
             return None
         found = self._bootstrap(metric, gap.a, gap.b).difference
         return None if found is None else _of(found, metric)

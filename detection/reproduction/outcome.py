@@ -25,8 +25,7 @@ class Figure(NamedTuple):
         metric: which.
         paper: the paper's; None if it has none.
         ours: ours; None if there is none.
-        verdict: within, above or below; empty where the two do not compare; else why ours is
-            not there.
+        verdict: of `judge`; empty where the two do not compare; else why ours is not there.
     """
 
     metric: Metric
@@ -58,7 +57,7 @@ class GapOutcome(NamedTuple):
         metric: which.
         paper: the paper's difference; None if it has none.
         ours: ours; None if a side has no run.
-        verdict: of the direction; else why ours is not there.
+        verdict: of `judge_direction`; else why ours is not there.
     """
 
     a: str

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 
 from detection.evaluation.report_tables import flatten
 from detection.reproduction.outcome import TITLES, Figure, Outcome
-from detection.reproduction.verdict import Measured
+from detection.reproduction.verdict import TOO_FEW, Measured
 
 _ROWS = (
     "A verdict says where our interval lies: around the paper's figure (within), above or below it."
@@ -22,6 +22,9 @@ _ROWS = (
 _OTHER_DATA = "The paper's figures are of its own data: only the differences below compare."
 _GAPS = (
     "A direction is shown where our interval leaves out 0; the same direction is the paper's sign."
+)
+_TOO_FEW = (
+    " Too few images: the interval does not hold our own figure, because resampled images repeat."
 )
 _FIGURES = ("Method", "Run as", "Trained on", "Metric", "Paper", "Ours, 95% interval", "Verdict")
 _OPTIONAL = ("Run as", "Trained on", "Paper", "Verdict")
@@ -90,10 +93,12 @@ def to_plain(outcome: Outcome, origin: Mapping[str, Any]) -> dict[str, Any]:
 def sections(outcome: Outcome) -> list[Section]:
     """Returns the tables: rows, and where there are any, differences and classes."""
     text = _ROWS if outcome.study.comparable else _OTHER_DATA
-    found = [Section("Figures", text, *_used_columns(_FIGURES, list(_rows(outcome))))]
+    rows = list(_rows(outcome))
+    found = [Section("Figures", _explained(text, rows), *_used_columns(_FIGURES, rows))]
     if outcome.gaps:
         head = ["Difference", "Metric", "Paper", "Ours, 95% interval", "Direction"]
-        found.append(Section("Differences", _GAPS, head, list(_gaps(outcome))))
+        rows = list(_gaps(outcome))
+        found.append(Section("Differences", _explained(_GAPS, rows), head, rows))
     if outcome.classes:
         found.append(Section("Classes", "AP by class, means over our runs.", *_classes(outcome)))
     return found
@@ -133,11 +138,11 @@ def html(outcome: Outcome, origin: Mapping[str, Any]) -> str:
 
 def caption(outcome: Outcome) -> str:
     """Returns what all figures have in common: unit, images and what intervals are over."""
-    bases = dict.fromkeys(
-        one.ours.basis for row in outcome.rows for one in row.figures if one.ours is not None
-    )
+    figures = [one.ours for row in outcome.rows for one in row.figures]
+    differences = [gap.ours for gap in outcome.gaps]
+    bases = dict.fromkeys(one.basis for one in (*figures, *differences) if one is not None)
     images = "nothing was evaluated" if outcome.images is None else f"{outcome.images} images"
-    intervals = f"; intervals: {', '.join(bases)}" if bases else ""
+    intervals = f"; intervals: {'; '.join(bases)}" if bases else ""
     return f"Percent, differences in points; split {outcome.study.split}, {images}{intervals}."
 
 
@@ -148,6 +153,10 @@ def measured_text(ours: Measured | None, sign: str = "") -> str:
     if math.isnan(ours.low):
         return f"{ours.value:{sign}.1f}"
     return f"{ours.value:{sign}.1f} [{ours.low:{sign}.1f}, {ours.high:{sign}.1f}]"
+
+
+def _explained(text: str, rows: Sequence[Sequence[str]]) -> str:
+    return text + _TOO_FEW * any(row[-1] == TOO_FEW for row in rows)
 
 
 def _used_columns(

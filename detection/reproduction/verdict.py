@@ -5,14 +5,14 @@ All figures and differences are in percent, or points of it.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from detection.evaluation.seeds import seed_spread
 from detection.evaluation.significance import Interval
 
-Verdict = Literal["within", "above", "below"]
-Direction = Literal["same direction", "not shown", "opposite direction"]
-
+TOO_FEW: Final = "too few images"  # an interval beside its own figure says nothing of another one
+Verdict = Literal["within", "above", "below", "no interval", "too few images"]
+Direction = Literal["same direction", "not shown", "opposite direction", "too few images"]
 
 ENOUGH = 3  # trainings; of two the t interval is 13 standard errors wide
 
@@ -35,7 +35,9 @@ class Measured(NamedTuple):
     runs: tuple[float, ...]
 
 
-def measured(figures: Sequence[float], over_images: Interval | None = None) -> Measured:
+def measured(
+    figures: Sequence[float], over_images: Interval | None = None, of: str = ""
+) -> Measured:
     """Makes a figure of its runs.
 
     From three trainings on it has the t interval of their mean, which says what other seeds would
@@ -45,12 +47,13 @@ def measured(figures: Sequence[float], over_images: Interval | None = None) -> M
     Args:
         figures: of each run, percent; at least one.
         over_images: the bootstrap interval of their mean, in [0, 1]; used below three runs.
+        of: what the figures are of, for the basis; their number of seeds if empty.
 
     Raises:
         ValueError: there is no figure, or one is not finite.
     """
     spread = seed_spread(figures)
-    runs = f"{spread.runs} seeds" if spread.runs > 1 else "one run"
+    runs = of or (f"{spread.runs} seeds" if spread.runs > 1 else "one run")
     if spread.runs >= ENOUGH:
         low, high, basis = spread.low, spread.high, f"{runs}, t interval"
     elif over_images is None:
@@ -75,7 +78,8 @@ def difference(
         ValueError: a side has no figure, or one is not finite.
     """
     if len(a) != len(b):
-        a, b = ([seed_spread(side).mean] for side in (a, b))
+        first, second = (seed_spread(side).mean for side in (a, b))
+        return measured([second - first], over_images, f"{len(a)} and {len(b)} runs")
     return measured([y - x for x, y in zip(a, b, strict=True)], over_images)
 
 
@@ -84,13 +88,16 @@ def judge(paper: float, ours: Measured) -> Verdict:
 
     Args:
         paper: the paper's figure, percent.
-        ours: ours; without an interval the value itself decides, as printed.
+        ours: ours; there is no such verdict without an interval that holds it.
     """
-    low, high = _ends(ours)
+    if math.isnan(ours.low):
+        return "no interval"
+    if not _holds_value(ours):
+        return TOO_FEW
     # Papers print one digit: a figure stands for all that round to it.
-    if low <= paper + 0.05 and high >= paper - 0.05:
+    if ours.low <= paper + 0.05 and ours.high >= paper - 0.05:
         return "within"
-    return "above" if low > paper else "below"
+    return "above" if ours.low > paper else "below"
 
 
 def judge_direction(paper: float, ours: Measured) -> Direction:
@@ -98,15 +105,14 @@ def judge_direction(paper: float, ours: Measured) -> Direction:
 
     Args:
         paper: the paper's difference, points.
-        ours: ours.
+        ours: ours; nothing is shown without an interval that holds it.
     """
-    low, high = _ends(ours)
-    if low <= 0 <= high:
+    if not _holds_value(ours):
+        return TOO_FEW
+    if math.isnan(ours.low) or ours.low <= 0 <= ours.high:
         return "not shown"
     return "same direction" if (ours.value > 0) == (paper > 0) else "opposite direction"
 
 
-def _ends(ours: Measured) -> tuple[float, float]:
-    if math.isnan(ours.low):
-        return ours.value, ours.value
-    return ours.low, ours.high
+def _holds_value(ours: Measured) -> bool:
+    return Interval(ours.value, ours.low, ours.high).holds_value

@@ -172,6 +172,7 @@ def test_words():
     assert percent(math.nan) == percent(None) == "n/a"
     assert interval_text(Interval(0, -0.012, 0.05), "+") == "-1.2 to +5.0"
     assert interval_text(Interval(0, math.nan, math.nan)) == "n/a"
+    assert interval_text(Interval(0.437, 0.441, 0.514)) == "44.1 to 51.4, too few images"
     values = {"a": {"b": 1234567, "c": None}, "d": [True, 0.5]}
     assert flatten(values) == [("a.b", "1,234,567"), ("a.c", "–"), ("d", "True"), ("d", "0.5")]
 
@@ -210,6 +211,18 @@ def test_intervals_can_be_left_out(analysis):
     with_intervals, without = page(analysis, analysis), page(analysis, analysis, resamples=0)
     assert "bootstrap" in with_intervals
     assert "bootstrap" not in without
+
+
+def test_a_difference_beside_its_own_interval_is_neither_better_nor_worse(
+    truth, found, analysis, monkeypatch
+):
+    annotations, _ = make_case(truth, found)
+    better = analyse(annotations, found([(7, A, 0.9, 1), (3, A, 0.8, 2), (3, B, 0.8, 2)]), NAMES)
+    assert 'class="better"' in page(analysis, better)
+    monkeypatch.setattr(Interval, "holds_value", property(lambda _: False))
+    text = page(analysis, better)
+    assert 'class="better"' not in text
+    assert 'class="unsure"' in text
 
 
 def test_other_ground_truth_cannot_be_compared(analysis, truth, found):

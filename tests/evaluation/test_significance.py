@@ -6,7 +6,7 @@ import pytest
 
 from detection.evaluation.matches import match_detections, match_voc
 from detection.evaluation.precision import average_precision
-from detection.evaluation.significance import bootstrap
+from detection.evaluation.significance import Interval, bootstrap
 
 A = (0.0, 0.0, 10.0, 10.0)
 FAR = (200.0, 200.0, 210.0, 210.0)
@@ -135,3 +135,24 @@ def test_several_trainings_are_their_mean(truth, found):
     # the difference is half of what the second training missed: 100 of 400 images
     half = 0.5 * 1.96 * math.sqrt(0.25 * 0.75 / 400)
     assert result.difference.ap.low == pytest.approx(0.125 - half, abs=0.005)
+
+
+def test_classes_of_few_images_lift_the_interval_above_the_figure(truth, found):
+    """Each class's one image counts 1.58 times where it is drawn, its false positive's once."""
+    classes = range(100)
+    annotations = truth({i: [(A, i + 1)] for i in classes})
+    wrong = [((i + 1) % 100, A, 0.9, i + 1) for i in classes]
+    detections = found([*wrong, *((i, A, 0.8, i + 1) for i in classes)])
+    matches = match_detections(annotations, detections, [str(i) for i in classes])
+    resampled = bootstrap(matches, resamples=200).a.ap
+    assert resampled.value == pytest.approx(0.5)
+    assert resampled.low > 0.52
+    assert not resampled.holds_value
+
+
+def test_whether_an_interval_holds_its_figure():
+    assert Interval(0.5, 0.5, 0.6).holds_value
+    assert Interval(1 + 1e-15, 1, 1).holds_value
+    assert Interval(0.5, math.nan, math.nan).holds_value
+    assert not Interval(0.437, 0.441, 0.514).holds_value
+    assert not Interval(0.02, -0.01, 0.01).holds_value

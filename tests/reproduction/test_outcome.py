@@ -16,14 +16,14 @@ from detection.reproduction.outcome import (
 from detection.reproduction.pages import html, markdown, measured_text, to_plain
 from detection.reproduction.paper import TABLES
 from detection.reproduction.study import Row, Study
-from detection.reproduction.verdict import Measured
+from detection.reproduction.verdict import Measured, judge
 
 STUDY = Study("own", "Own | table", (), (), Path("data"), "test")
 ORIGIN = {"command": "resdet reproduce own", "seeds": [0]}
 
 
 def outcome(row: Row, figure: Figure) -> Outcome:
-    ours = Measured(-2.0, -3.0, -1.0, "", (-2.0,))
+    ours = Measured(-2.0, -3.0, -1.0, "3 and 4 runs, bootstrap over images", (-2.0,))
     gap = GapOutcome("A", "B", "ap", -1.0, ours, "same direction")
     return Outcome(STUDY, (RowOutcome(row, (figure,), ()),), (gap,), (), 7)
 
@@ -35,7 +35,20 @@ def test_markdown_shows_figure_interval_and_verdict() -> None:
     assert "| Method | Run as | Metric | Paper | Ours, 95% interval | Verdict |" in text
     assert "| A/B | small A | AP | 21.2 | 20.0 [18.0, 22.0] | within |" in text
     assert "| B − A | AP | -1.0 | -2.0 [-3.0, -1.0] | same direction |" in text
-    assert "split test, 7 images; intervals: 3 seeds, t interval." in text
+    bases = "3 seeds, t interval; 3 and 4 runs, bootstrap over images"
+    assert f"split test, 7 images; intervals: {bases}." in text
+
+
+def test_too_few_images_are_explained_where_a_verdict_says_so() -> None:
+    row = Row("a", "A", (), ("ap",))
+    ours = Measured(43.7, 44.1, 51.4, "one run, bootstrap over images", (43.7,))
+    found = outcome(row, Figure("ap", 48.4, ours, judge(48.4, ours)))
+    reason = "Too few images: the interval does not hold our own figure"
+    for text in (markdown(found), html(found, ORIGIN)):
+        assert "too few images" in text
+        assert text.count(reason) == 1  # the difference has a direction
+    assert to_plain(found, ORIGIN)["rows"][0]["figures"][0]["verdict"] == "too few images"
+    assert reason not in markdown(outcome(row, Figure("ap", 48.4, ours, "within")))
 
 
 def test_columns_that_a_study_has_no_use_for_are_left_out() -> None:

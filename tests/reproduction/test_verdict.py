@@ -36,7 +36,16 @@ def test_a_difference_is_of_seed_and_seed() -> None:
 
 
 def test_an_ensemble_is_compared_with_the_mean_of_its_seeds() -> None:
-    assert difference([70, 75], [73], Interval(0.005, -0.01, 0.02)).runs == (0.5,)
+    ours = difference([70, 75], [73], Interval(0.005, -0.01, 0.02))
+    assert ours.runs == (0.5,)
+    assert ours.basis == "2 and 1 runs, bootstrap over images"
+
+
+def test_unequal_numbers_of_runs_have_no_interval_over_seeds() -> None:
+    ours = difference([70, 71, 72], [73, 74, 75, 76])
+    assert ours.basis == "3 and 4 runs"
+    assert math.isnan(ours.low)
+    assert judge_direction(3.2, ours) == "not shown"
 
 
 @pytest.mark.parametrize(
@@ -52,11 +61,19 @@ def test_judge(low: float, high: float, expected: str) -> None:
     assert judge(73.2, Measured((low + high) / 2, low, high, "", ())) == expected
 
 
-def test_judge_without_an_interval_is_by_the_value() -> None:
-    nan = math.nan
-    values = (73.21, 73.4, 73.0)
-    verdicts = [judge(73.2, Measured(value, nan, nan, "", ())) for value in values]
-    assert verdicts == ["within", "above", "below"]
+def test_without_an_interval_there_is_no_verdict() -> None:
+    ours = Measured(73.4, math.nan, math.nan, "", ())
+    assert judge(73.2, ours) == "no interval"
+    assert judge_direction(3.2, ours) == "not shown"
+
+
+def test_an_interval_beside_its_own_figure_shows_nothing() -> None:
+    # AP50 of a real set of 50 photos: 43.7 [44.1, 51.4]
+    ours = Measured(43.7, 44.1, 51.4, "", ())
+    assert judge(48.4, ours) == judge(30, ours) == "too few images"
+    assert judge_direction(3.2, ours) == judge_direction(-3.2, ours) == "too few images"
+    rounded = Measured(100 + 1e-13, 100.0, 100.0, "", ())
+    assert judge(73.2, rounded) == "above"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,55 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "neither VOC's layout" in error
 
 
+@pytest.mark.parametrize("target", ["used", "file/below", "file"])
+def test_repair_is_refused_before_an_image_is_decoded(
+    shapes: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("")
+    assert main([str(shapes), "--repair", str(tmp_path / target)]) == 1
+    error = capsys.readouterr().err
+    assert f"resdet check: {tmp_path / target}: " in error
+    assert "decoding" not in error
+
+
+@pytest.mark.parametrize("target", ["none/report.json", "file/report.json", "."])
+def test_json_is_refused_before_an_image_is_decoded(
+    shapes: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(shapes), "--json", str(tmp_path / target)])
+    error = capsys.readouterr().err
+    assert f"--json {tmp_path / target}: " in error
+    assert "decoding" not in error
+
+
+def test_the_report_may_lie_in_the_copy(shapes: Path, tmp_path: Path):
+    output = tmp_path / "copy"
+    own = ["--no-images", "--repair", str(output), "--json", str(output / "report.json")]
+    assert main([str(shapes), *own]) == 0
+    assert len(json.loads((output / "report.json").read_text())) == 2
+
+
+def test_findings_are_printed_although_the_copy_fails(
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("detection.data.repair.write_repaired", fail)
+    assert main([str(shapes), "--no-images", "--repair", str(tmp_path / "copy")]) == 1
+    heard = capsys.readouterr()
+    assert heard.out.startswith("train: 8 images, ")
+    assert "the copy" not in heard.out
+    assert "No space left" in heard.err
+
+
 def test_output_in_use(shapes: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(shapes), "--no-images", "--repair", str(shapes)]) == 1
     assert "expected a new or an empty folder" in capsys.readouterr().err

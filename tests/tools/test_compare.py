@@ -35,10 +35,16 @@ def test_two_recipes(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     own = ["--resamples", "50", "--output", str(tmp_path / "c.json")]
     assert compare.main([str(good), group, *own]) == 0
     found = json.loads((tmp_path / "c.json").read_text())
-    figures = [json.loads((run / "figures.json").read_text())["coco"] for run in (good, moved[0])]
+    figures = [json.loads((run / "figures.json").read_text()) for run in (good, *moved)]
+    first, *others = (one["coco"]["ap"] for one in figures)
+    assert len(set(others)) == 3
     ap = found["figures"]["AP"]
-    assert ap["a"][0] == pytest.approx(100 * figures[0]["ap"], abs=1e-3)
-    assert ap["b"][0] == pytest.approx(100 * figures[1]["ap"], abs=1e-3)
+    assert ap["a"][0] == pytest.approx(100 * first, abs=1e-3)
+    assert ap["b"][0] == pytest.approx(100 * np.mean(others), abs=1e-3)
+    name = found["classes"][0]["class"]
+    rows = [row for run in figures for row in run["classes"] if row["class"] == name]
+    expected = 100 * np.mean([row["AP"] for row in rows[1:]])
+    assert found["classes"][0]["b"][0] == pytest.approx(expected, abs=1e-3)
     assert ap["difference"][0] == pytest.approx(ap["b"][0] - ap["a"][0], abs=1e-3)
     assert ap["difference"][0] < 0
     assert [spread["runs"] for spread in found["seeds"]] == [1, 3]
@@ -47,6 +53,7 @@ def test_two_recipes(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "table 10" not in found["classes"][0]
     text = capsys.readouterr().out
     assert "B over 3 seeds: " in text
+    assert "each side's mean over its runs; 95% intervals, paired bootstrap over images" in text
     assert "to show a difference of 1: " in text
     assert all(row["class"] in text for row in found["classes"])
 
@@ -79,6 +86,27 @@ def test_the_papers_figures_stand_beside_vocs_classes():
     assert row["table 11"] == [72.6, 77.3]
     (row,) = compare._classes(Bootstrap(one, one, one, 1, 0.95, 1), ["sheep"])
     assert "table 10" not in row  # other classes, another data set
+
+
+def test_a_note_where_an_interval_does_not_hold_its_figure():
+    def text(low: float | None) -> str:
+        row = {side: [43.7, low, 51.4] for side in ("a", "b")} | {"difference": [0.0, -1.0, 1.0]}
+        found = {
+            "confidence": 0.95,
+            "runs": [["x"], ["y"]],
+            **{"metric": "coco", "images": 50, "split": "val", "resamples": 1000},
+            "figures": {"AP": row},
+            "classes": [{"class": "cat", **row}],
+            **{"seeds": [], "seeds_needed": None},
+        }
+        return "\n".join(compare._text(found))
+
+    assert (
+        "too few images: 4 of 6 intervals do not hold their own figure: resampled images repeat"
+        in text(44.1)
+    )
+    assert "repeat" not in text(43.7)
+    assert "repeat" not in text(None)  # a class without objects
 
 
 def test_errors_are_one_line(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

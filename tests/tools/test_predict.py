@@ -243,6 +243,35 @@ def test_a_failed_write_leaves_the_old_file(
     assert (out / "a.png").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(("done", "said"), [(2, "2 of 3 images"), (0, "0 of 3 images")])
+def test_ctrl_c_leaves_what_was_done(
+    checkpoint: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
+    said: str,
+) -> None:
+    assert predict(checkpoint, "photos/sub") == 0
+    before = records()
+    calls = iter(range(3))
+
+    def interrupted(*arguments: object, **options: object) -> np.ndarray:
+        if next(calls) == done:
+            raise KeyboardInterrupt
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr("detection.inference.drawing.draw", interrupted)
+    assert predict(checkpoint, "photos", "--batch-size", "1") == 130
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("resdet predict: stopped")
+    assert said in lines[-1]
+    files = ["photos/a.png", "photos/sub/a.png"]
+    assert [one["file"] for one in records()] == (
+        files if done else [one["file"] for one in before]
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--batch-size", "0"], ["--device", "abacus"]])
 def test_bad_options(checkpoint: Path, folder: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as error:

@@ -1,7 +1,8 @@
 """Box arithmetic that torchvision.ops does not have: deltas and clipping.
 
 Differs from the paper: a width is ``x2 - x1``, in half-open pixels. The authors' code counts the
-last pixel, ``x2 - x1 + 1``, in encoding, decoding, IoU and clipping alike.
+last pixel, ``x2 - x1 + 1``, in encoding, decoding, IoU and clipping alike. A predicted scale is
+bounded by ``MAX_LOG_SCALE``, as in Detectron.
 
 Shape shorthand:
     ...: any leading dimensions, equal (or broadcastable) in all arguments
@@ -13,8 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Fast R-CNN's code bounds the predicted scale so that exp cannot overflow: a 16-pixel reference
-# grows to 1000 pixels at most.
+# So that exp cannot overflow: a 16-pixel reference grows to 1000 pixels at most.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 
 UNIT_STD = (1.0, 1.0, 1.0, 1.0)

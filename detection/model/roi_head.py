@@ -20,6 +20,7 @@ from detection.structures import Detections
 
 # Fast R-CNN divides its regression targets by these.
 DELTA_STD = (0.1, 0.1, 0.2, 0.2)
+_PLANES = 32  # of classes, in a row
 
 
 class RoIOutput(NamedTuple):
@@ -165,8 +166,10 @@ def suppress(found: Candidates, sizes: Tensor, selection: DetectionSelection) ->
         Detections in pixels of the resized image.
     """
     boxes, scores, labels, valid = found
-    # Classes do not suppress each other: each has a plane of its own.
-    planes = boxes + (labels * (sizes.max() + 1))[..., None]
+    # Classes do not suppress each other: each has a plane of its own. In a grid these lie close
+    # enough for float32 to hold a box of 1000 classes to the 256th of a pixel.
+    corners = torch.stack((labels % _PLANES, labels // _PLANES), dim=-1) * (sizes.max() + 1)
+    planes = boxes + corners.repeat(1, 1, 2)
     keep = keep_mask(planes, valid, selection.nms_threshold, selection.per_image)
     # Filled, not multiplied by 0: that would let NaN through.
     scores = scores.masked_fill(~keep, 0.0)

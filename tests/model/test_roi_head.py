@@ -1,10 +1,12 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from detection.boxes import encode
 from detection.model.roi_head import (
     DELTA_STD,
+    Candidates,
     DetectionSelection,
     RoIHead,
     RoIOutput,
@@ -71,6 +73,24 @@ def test_initial_weights():
     assert head.deltas.weight.std().item() == pytest.approx(0.001, rel=0.1)
     assert not head.class_logits.bias.any()
     assert not head.deltas.bias.any()
+
+
+def test_small_boxes_of_many_classes_far_from_the_origin():
+    side, count, threshold = 1333, 1200, 0.3
+    torch.manual_seed(0)
+    corners = side - 60 + 40 * torch.rand(2000, 2)
+    boxes = torch.cat((corners, corners + 4 + 12 * torch.rand(2000, 2)), dim=1)
+    scores = torch.rand(2000).sort(descending=True).values
+    labels = torch.randint(1, count + 1, (2000,)) // 40 * 40 + 1  # 31 classes, in two columns
+    found = Candidates(boxes[None], scores[None], labels[None], torch.ones(1, 2000).bool())
+    kept = suppress(found, torch.tensor([[side, side]]), DetectionSelection(0.0, threshold, 2000))
+    of_classes = [
+        rows[nms(boxes[rows].double(), scores[rows].double(), threshold)]
+        for rows in ((labels == label).nonzero()[:, 0] for label in labels.unique())
+    ]
+    expected = scores[torch.cat(of_classes)].sort(descending=True).values
+    assert torch.equal(kept.scores[0, : len(expected)], expected)
+    assert kept.scores[0, len(expected) :].sum() == 0
 
 
 def test_each_class_has_its_own_box_and_classes_do_not_suppress_each_other():

@@ -207,7 +207,9 @@ def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     report = json.loads(file.read_text())
     assert (report["images"], report["objects"]) == (12, 86)
     for side in reading.SIDES:
-        assert min(report[side].values()) > 0
+        assert (
+            report[side]["wall_s"] > report[side]["work_s"] >= 0
+        )  # that of 12 images may be 0.000
     for peer in ("pycocotools", "msgspec"):
         assert report[f"beside_{peer}"].keys() == {"first", "cached"}
 

@@ -17,7 +17,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from detection.checkpoint import read_checkpoint
 from detection.training.callbacks import progress_bar
-from detection.training.checkpointing import AtomicCheckpointIO, OwnRates, RemoveOthers, SaveOnExit
+from detection.training.checkpointing import AtomicCheckpointIO, RemoveOthers, SaveOnExit
+from detection.training.resuming import LastValidation, OwnRates
 from resdet.tools._run import trainer_options
 
 CLI = TypeVar("CLI", bound="RunCLI")
@@ -134,14 +135,16 @@ class RunCLI(LightningCLI):
     def _checkpoints(self, output: Path, validates: bool) -> list[Callback]:
         """What reads and writes last.ckpt and, where there is a figure to choose by, best.ckpt."""
         options: dict[str, Any] = {"enable_version_counter": False}
-        best = ModelCheckpoint(output, "best", monitor=self.best, mode=self.mode, **options)
-        # Told to, since Lightning otherwise leaves out an epoch's end where no validation is due.
+        # Both are told when, which Lightning otherwise has depend on how often a run validates.
+        choice = {"monitor": self.best, "mode": self.mode, "save_on_train_epoch_end": False}
+        best = ModelCheckpoint(output, "best", **choice, **options)
         last = ModelCheckpoint(output, "last", save_on_train_epoch_end=True, **options)
         every = self.config.checkpoint_every
         often = ModelCheckpoint(output, "last", every_n_train_steps=every, **options)
         files = output / "last.ckpt", output / "best.ckpt"
         written = [best, last, often] if validates else [last, often]
-        return [*written, RemoveOthers(*files), OwnRates(), SaveOnExit(files[0])]
+        resuming = OwnRates(), LastValidation(files[0])
+        return [*written, RemoveOthers(*files), *resuming, SaveOnExit(files[0])]
 
     def resumed(self) -> Path | None:
         """The checkpoint to go on from, None for a new run.

@@ -64,23 +64,23 @@ def pack_proposals(image_ids: NDArray[np.int64], found: Predictions) -> StoredPr
     )
 
 
-def write_proposals(file: Path, proposals: StoredProposals, checkpoint: str) -> None:
+def write_proposals(file: Path, proposals: StoredProposals, origin: str) -> None:
     """Writes proposals as an npz archive, whole or not at all.
 
     Args:
         file: the archive.
         proposals: what to write.
-        checkpoint: sha256 of the checkpoint whose detector proposed them.
+        origin: what says which checkpoint proposed them, and how it was asked.
 
     Raises:
         OSError: the file cannot be written.
     """
     with replacing(file) as target:
-        np.savez(target, checkpoint=np.array(checkpoint), **proposals._asdict())
+        np.savez(target, origin=np.array(origin), **proposals._asdict())
 
 
 def origin_of(file: Path) -> str | None:
-    """Returns the sha256 of the checkpoint that proposed what a file holds, None if there is none.
+    """Returns the origin of what a file holds, None if there is none.
 
     Raises:
         DataError: the file is damaged.
@@ -89,28 +89,26 @@ def origin_of(file: Path) -> str | None:
     if not file.exists():
         return None
     with _open(file) as archive:
-        return str(archive["checkpoint"])
+        return str(archive["origin"])
 
 
-def read_proposals(file: Path, image_ids: NDArray[np.int64], checkpoint: str) -> StoredProposals:
-    """Reads what `write_proposals` wrote, for these images and by this checkpoint.
+def read_proposals(file: Path, image_ids: NDArray[np.int64], origin: str) -> StoredProposals:
+    """Reads what `write_proposals` wrote, for these images and of this origin.
 
     Args:
         file: the archive.
         image_ids: (I,) int64, the data set's images, in its order.
-        checkpoint: sha256 of the checkpoint.
+        origin: as it was written.
 
     Raises:
-        DataError: the file is damaged, or is of other images or another checkpoint.
+        DataError: the file is damaged, or is of other images or another origin.
         OSError: it cannot be read.
     """
     with _open(file) as archive:
-        origin = str(archive["checkpoint"])
+        written = str(archive["origin"])
         found = StoredProposals(*(archive[name] for name in StoredProposals._fields))
-    if origin != checkpoint:
-        raise DataError(
-            f"{file}: proposed by the checkpoint of sha256 {origin[:12]}…, not {checkpoint[:12]}…"
-        )
+    if written != origin:
+        raise DataError(f"{file}: of another checkpoint or other settings: {written}, not {origin}")
     if not np.array_equal(found.image_ids, image_ids):
         raise DataError(
             f"{file}: of {len(found.image_ids)} images, which are not the {len(image_ids)} of the "

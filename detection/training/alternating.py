@@ -29,7 +29,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from detection.atomic import replacing
-from detection.checkpoint import load_detector, read_checkpoint
+from detection.checkpoint import CheckpointError, check_same, load_detector, read_checkpoint
 from detection.data.datamodule import DetectionData
 from detection.data.proposals import (
     StoredProposals,
@@ -40,6 +40,7 @@ from detection.data.proposals import (
 from detection.training.module import DetectorModule
 from detection.training.parts import ORIGIN, HeadModule, PartModule, RPNModule
 from detection.training.proposing import Proposer, store
+from detection.training.resuming import WAITS
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -147,7 +148,7 @@ class AlternatingTraining:
         """
         for step in STEPS:
             options = self._options[step.part]
-            if self._updates(step) >= options.updates:
+            if self._done(step):
                 continue
             trainer = self._trainer(step, options.updates, self.checkpoint(step.number).parent)
             self.data.batch_size = options.batch_size
@@ -161,19 +162,23 @@ class AlternatingTraining:
         """The last checkpoint of a step, 1…4."""
         return self.folder / f"step{step}" / LAST
 
-    def _updates(self, step: Step) -> int:
-        """How many updates of a step are done; checks what they build on."""
+    def _done(self, step: Step) -> bool:
+        """Whether a step is done; checks what it is of and builds on."""
         file = self.checkpoint(step.number)
         if not file.is_file():
-            return 0
+            return False
         found = read_checkpoint(file)
+        try:
+            check_same(found, self.model.labels, self.model.spec)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file}: {error}") from error
         if found.get(ORIGIN) != self._origin(step):
             raise ValueError(
                 f"{file} does not build on {self.checkpoint(step.number - 1)}, which was trained "
                 f"again since: remove {file.parent} to repeat step {step.number}"
             )
         updates: int = found["global_step"]
-        return updates
+        return updates >= self._options[step.part].updates and found.get(WAITS) is None
 
     def _origin(self, step: Step) -> str:
         return "" if step.number == 1 else _sha256(self.checkpoint(step.number - 1))
@@ -211,19 +216,24 @@ class AlternatingTraining:
     def _proposals(self, step: Step, trainer: Trainer) -> StoredProposals:
         """What the RPN of the step before proposes; it is asked if that is not stored yet."""
         before = step.number - 1
-        file, checkpoint = self.folder / f"proposals{before}.npz", self.checkpoint(before)
-        sha256, truth = self._origin(step), self.data.train_records.annotations
-        if origin_of(file) != sha256:
-            selection = self.model.criterion.proposals
-            proposer = Proposer(load_detector(checkpoint)[0], selection, truth)
+        file, origin = self.folder / f"proposals{before}.npz", self.proposed_by(before)
+        truth = self.data.train_records.annotations
+        if origin_of(file) != origin:
+            detector, _ = load_detector(self.checkpoint(before))
+            proposer = Proposer(detector, self.model.criterion.proposals, truth)
             trainer.predict(proposer, datamodule=self.data, return_predictions=False)
             if trainer.received_sigterm:  # in the last batch; `fit` would forget it
                 raise SIGTERMException
             if proposer.found is not None:
                 proposals = pack_proposals(truth.image_ids, proposer.found)
-                store(file, proposals, proposer.recall, sha256)
+                store(file, proposals, proposer.recall, origin)
             trainer.strategy.barrier("proposals are stored")
-        return read_proposals(file, truth.image_ids, sha256)
+        return read_proposals(file, truth.image_ids, origin)
+
+    def proposed_by(self, step: int) -> str:
+        """What a step's stored proposals come from: checkpoint, selection, size of the images."""
+        size = f"{self.data.short_side} x {self.data.long_side}"
+        return f"{_sha256(self.checkpoint(step))} {self.model.criterion.proposals} {size}"
 
     @rank_zero_only
     def _publish(self) -> None:

@@ -8,14 +8,13 @@ import signal
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch.optim.lr_scheduler import LambdaLR
 
 from detection.atomic import replacing
 
@@ -65,38 +64,6 @@ class RemoveOthers(Callback):
             file.unlink()
 
 
-class OwnRates(Callback):
-    """Lets a resumed run train by its own schedule and batch, which may have been changed.
-
-    Lightning restores learning rate, momentum and weight decay with the optimizer's state.
-    """
-
-    def __init__(self) -> None:
-        """Starts without any."""
-        self._groups: list[dict[str, Any]] = []
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keeps what the run was configured to, before its checkpoint is restored."""
-        del pl_module
-        self._groups = [dict(group, params=None) for group in _groups(trainer)]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sets it again; an unchanged run finds the very values of its checkpoint."""
-        del pl_module
-        for group, own in zip(_groups(trainer), self._groups, strict=True):
-            group.update(own, params=group["params"])
-        for config in trainer.lr_scheduler_configs:
-            scheduler = cast(LambdaLR, config.scheduler)
-            groups = scheduler.optimizer.param_groups
-            scheduler.base_lrs = [group["initial_lr"] for group in groups]
-            for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
-                group["lr"] = group["initial_lr"] * factor(scheduler.last_epoch)
-
-
-def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
-    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-
-
 class SaveOnExit(Callback):
     """Saves where a run of one process is stopped or fails, so that it can be resumed from there.
 
@@ -115,7 +82,7 @@ class SaveOnExit(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes where the run starts, and listens to signals; Lightning listens to no more then."""
         del pl_module
-        self._first, self._validated, self._asked = _trained(trainer), -1, None
+        self._first, self._validated, self._asked = trained_batches(trainer), -1, None
         main = threading.current_thread() is threading.main_thread()
         if main and trainer.world_size == 1:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -149,7 +116,7 @@ class SaveOnExit(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes that a resumed run need not validate again."""
         del pl_module
-        self._validated = _trained(trainer)
+        self._validated = trained_batches(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops if asked to: whatever follows is not to start."""
@@ -165,13 +132,13 @@ class SaveOnExit(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Saves, if there is anything new, and says so."""
-        nothing_new = self._first < 0 or _trained(trainer) == self._first
+        nothing_new = self._first < 0 or trained_batches(trainer) == self._first
         if nothing_new or isinstance(exception, FloatingPointError) or trainer.world_size > 1:
             return
         if not _between_updates(trainer) or not _finite(pl_module):
             _log.warning("broken off within an update: %s is left as it was", self._file)
             return
-        _settle(trainer, validated=self._validated == _trained(trainer))
+        _settle(trainer, validated=self._validated == trained_batches(trainer))
         try:
             trainer.save_checkpoint(self._file, weights_only=False)
         except OSError as error:
@@ -187,7 +154,8 @@ def _progress(trainer: pl.Trainer) -> tuple[Any, Any]:
     return loop.epoch_loop.batch_progress, loop.epoch_progress
 
 
-def _trained(trainer: pl.Trainer) -> int:
+def trained_batches(trainer: pl.Trainer) -> int:
+    """Returns how many batches a run has trained on, those before it was resumed included."""
     batches, _ = _progress(trainer)
     trained: int = batches.total.processed
     return trained

@@ -156,6 +156,21 @@ class LocalizerModule(pl.LightningModule):
         scheduler = self.schedule.scheduler(optimizer, steps)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compares a run's last checkpoint with what would go on from it.
+
+        Raises:
+            CheckpointError: if it is of other classes, or of another localizer.
+        """
+        found = checkpoint.get(KEY, {})
+        own = {"class_names": list(self.class_names), "localizer": self.spec.to_plain()}
+        for name, value in own.items():
+            if found.get(name) != value:
+                raise CheckpointError(
+                    f"{self.trainer.ckpt_path}: has {name} {shorten(str(found.get(name)), 200)}, "
+                    f"not {shorten(str(value), 200)}"
+                )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that makes the file sufficient by itself."""
         checkpoint[KEY] = {

@@ -140,27 +140,27 @@ class Proposer(pl.LightningModule):
         self.recall = recall_of(counts.cpu().numpy())
 
 
-def store(file: Path, proposals: StoredProposals, recall: Recall, checkpoint: str) -> None:
+def store(file: Path, proposals: StoredProposals, recall: Recall, origin: str) -> None:
     """Writes proposals, and as JSON beside them their recall, which is logged.
 
     Args:
         file: the archive to write; the JSON file has its name.
         proposals: of the I images.
         recall: theirs.
-        checkpoint: sha256 of the checkpoint whose detector proposed them.
+        origin: what says which checkpoint proposed them, and how it was asked.
 
     Raises:
         OSError: a file cannot be written.
     """
     facts = {
-        "checkpoint_sha256": checkpoint,
+        "origin": origin,
         "images": len(proposals.image_ids),
         "proposals": len(proposals.scores),
         "recall": recall,
     }
     with replacing(file.with_suffix(".json")) as target:
         target.write(f"{json.dumps(facts, indent=2)}\n".encode())
-    write_proposals(file, proposals, checkpoint)
+    write_proposals(file, proposals, origin)
     for iou, by_limit in recall.items():
         figures = ", ".join(
             f"{limit}: {'n/a' if value is None else format(value, '.3f')}"

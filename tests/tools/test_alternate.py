@@ -85,6 +85,7 @@ def test_a_run_is_broken_off_and_resumed(
     alternated: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -98,11 +99,30 @@ def test_a_run_is_broken_off_and_resumed(
             signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
     assert not (output / "last.ckpt").exists()
     first = (output / "step1" / "last.ckpt").stat()
+    other = ["--resume", "--model.detector.roi_size=5"]
+    reason = f"{output}/step1/last.ckpt: is of a detector with roi_size None, not 5"
+    assert reason in refused(capsys, small_run, output, *STEPS, *other)
     assert main([*small_run, *STEPS, f"--output={output}", "--resume"]) == 0
     assert (output / "step1" / "last.ckpt").stat().st_mtime_ns == first.st_mtime_ns
     one, other = (weights(folder / "last.ckpt") for folder in (alternated, output))
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_told_to_stop_in_its_last_validation(
+    small_run: Sequence[str], alternated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def told(self: HeadModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HeadModule, "on_validation_start", told)
+        assert main([*small_run, *STEPS, f"--output={tmp_path}"]) == 130
+    assert not list(tmp_path.rglob("best.ckpt"))
+    assert main([*small_run, *STEPS, f"--output={tmp_path}", "--resume"]) == 0
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (weights(folder / name) for folder in (alternated, tmp_path))
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 def test_a_run_told_to_stop_while_it_proposes_says_so(

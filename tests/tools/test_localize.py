@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
@@ -198,6 +199,32 @@ def test_a_resumed_run_ends_in_the_same_weights(options: Sequence[str], run: Pat
     whole = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
     parts = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--model.localizer.rpn_width=16", "last.ckpt: has localizer {"),
+        ("--data.root={other}", "last.ckpt: has class_names ['arrow'"),
+    ],
+)
+def test_another_localizer_does_not_go_on(
+    options: Sequence[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    reason: str,
+):
+    (root,) = [Path(one.split("=")[1]) for one in options if one.startswith("--data.root=")]
+    shutil.copytree(root, tmp_path / "other")
+    for split in (tmp_path / "other").iterdir():
+        (split / "arrow").rename(split / "zebra")
+    shutil.copytree(run, tmp_path / "run")
+    own = [option.format(other=tmp_path / "other"), f"--output={tmp_path / 'run'}", "--resume"]
+    assert main([*options, *own]) == 1
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "resdet localize:" in x]
+    assert reason in line
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,27 @@ def test_ctrl_c_says_what_is_saved(
     assert same(train(options, tmp_path / "run", "--resume"), expected)
 
 
+@pytest.mark.parametrize("length", [["max_epochs=1"], ["max_epochs=-1", "max_steps=4"]])
+def test_a_run_stopped_in_its_last_validation_makes_up_for_it(
+    small_run: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: list[str]
+):
+    options = [*small_run, *(f"--trainer.{option}" for option in length)]
+    validations = []
+
+    def told(module: DetectorModule) -> None:
+        validations.append(module.global_step)
+        if len(validations) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(DetectorModule, "on_validation_start", told)
+    assert main([*options, f"--output={tmp_path}"]) == 130
+    assert not (tmp_path / "best.ckpt").exists()
+    for _ in range(2):  # but once
+        last = train(options, tmp_path, "--resume")
+        assert same(torch.load(tmp_path / "best.ckpt", weights_only=True), last)
+    assert validations == [4, 4]
+
+
 def test_how_often_the_last_checkpoint_is_written(
     small_run: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 
 import detection
 from detection.checkpoint import load_detector
-from detection.data.proposals import pack_proposals, read_proposals
+from detection.data.proposals import origin_of, pack_proposals, read_proposals
 from detection.data.records import DataError
 from detection.training import alternating as steps
 from detection.training.alternating import (
@@ -146,21 +147,33 @@ def test_the_result_is_one_ordinary_detector(run: Run, shapes: Path):
     assert torch.isfinite(detector(images).boxes).all()
 
 
-def test_the_proposals_are_those_of_the_rpns(run: Run, shapes: Path, make_trainer: Any):
+def test_the_proposals_are_those_of_the_rpns(
+    run: Run, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+):
     data = run.training.data
     truth = data.train_records.annotations
     for number in (1, 3):
         checkpoint = run.folder / f"step{number}" / "last.ckpt"
         found = read_proposals(
-            run.folder / f"proposals{number}.npz", truth.image_ids, _sha256(checkpoint)
+            run.folder / f"proposals{number}.npz",
+            truth.image_ids,
+            run.training.proposed_by(number),
         )
         detector, _ = load_detector(checkpoint)
         proposer = Proposer(detector, run.training.model.criterion.proposals, truth)
         make_trainer().predict(proposer, datamodule=data, return_predictions=False)
         assert np.array_equal(pack_proposals(truth.image_ids, proposer.found).boxes, found.boxes)
         facts = json.loads((run.folder / f"proposals{number}.json").read_text())
-        assert facts["checkpoint_sha256"] == _sha256(checkpoint)
+        assert facts["origin"].startswith(_sha256(checkpoint))
         assert facts["recall"] == proposer.recall
+        # Others would be made if they were to be chosen otherwise.
+        origin = run.training.proposed_by(number)
+        assert origin_of(run.folder / f"proposals{number}.npz") == origin
+        criterion = run.training.model.criterion
+        other = replace(criterion, proposals=replace(criterion.proposals, after_nms=5))
+        with monkeypatch.context() as patch:
+            patch.setattr(run.training.model, "criterion", other)
+            assert run.training.proposed_by(number) != origin
 
 
 class Break(Callback):
@@ -334,7 +347,11 @@ def test_two_processes(shapes: Path, tmp_path: Path, make_trainer: Any, run: Run
     proposer = Proposer(load_detector(checkpoint)[0], selection, truth)
     make_trainer().predict(proposer, datamodule=data, return_predictions=False)
     wanted = pack_proposals(truth.image_ids, proposer.found)
-    found = read_proposals(folder / "proposals1.npz", truth.image_ids, _sha256(checkpoint))
+    file = folder / "proposals1.npz"
+    origin = origin_of(file)
+    assert origin is not None
+    assert origin.startswith(_sha256(checkpoint))
+    found = read_proposals(file, truth.image_ids, origin)
     facts = json.loads((folder / "proposals1.json").read_text())
     assert facts["recall"] == proposer.recall
     for one, other in zip(found, wanted, strict=True):

@@ -156,7 +156,7 @@ def test_store_writes_proposals_and_recall(tmp_path: Path, caplog: pytest.LogCap
         store(file, stored, recall, "ab12")
     facts = json.loads((tmp_path / "proposals1.json").read_text())
     assert facts == {
-        "checkpoint_sha256": "ab12",
+        "origin": "ab12",
         "images": 6,
         "proposals": len(stored.scores),
         "recall": recall,

@@ -4,6 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -64,7 +65,8 @@ def fetch(
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"):
                 if not target.is_file():
-                    _persist(lambda: _transfer(address, part, timeout, progress), attempts, wait)
+                    transfer = partial(_transfer, address, part, expected, timeout, progress)
+                    _persist(transfer, attempts, wait)
                     _accept(part, expected, address).replace(target)
                     return target
     except (OSError, HTTPException) as error:
@@ -114,7 +116,9 @@ def _persist(transfer: Callable[[], None], attempts: int, wait: float) -> None:
     return None
 
 
-def _transfer(address: str, part: Path, timeout: float, progress: Progress | None) -> None:
+def _transfer(
+    address: str, part: Path, expected: str, timeout: float, progress: Progress | None
+) -> None:
     """Receive what is missing of a file.
 
     Raises:
@@ -127,8 +131,12 @@ def _transfer(address: str, part: Path, timeout: float, progress: Progress | Non
     except HTTPError as error:
         error.close()
         if start and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it has all of the file or more; from the start, then
-            return _transfer(address, part, timeout, progress)
+            if _sha256(part).startswith(expected):  # whole: stopped while it was checked
+                if progress is not None:
+                    progress(start, start)
+                return None
+            part.unlink()  # no beginning of the file
+            return _transfer(address, part, expected, timeout, progress)
         raise
     with response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
@@ -160,9 +168,13 @@ def _accept(part: Path, expected: str, address: str) -> Path:
 
 
 def _check(file: Path, expected: str, title: str) -> None:
-    with file.open("rb") as content:
-        got = hashlib.file_digest(content, "sha256").hexdigest()
+    got = _sha256(file)
     if not got.startswith(expected):
         raise ValueError(
             f"{title}: expected a file of sha256 {expected}, got {got[: len(expected)]}"
         )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -178,7 +178,7 @@ def _run(steps: Sequence[Step], options: argparse.Namespace) -> float | None:
             bar.update(tasks[name], completed=int(found[-1]) if found else None, note=line[:60])
 
         started = time.perf_counter()
-        run_steps(steps, options.output, tell, options.jobs)
+        run_steps(steps, options.output, tell, options.jobs, bar.console.out)
     return round(time.perf_counter() - started, 1) if due == len(steps) else None
 
 

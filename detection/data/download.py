@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -164,10 +165,10 @@ def download(
     folder = output / "archives"
     folder.mkdir(parents=True, exist_ok=True)
     left = [archive for archive in archives if not is_extracted(archive, output)]
-    _check_space(space_needed(left, folder, keep_archives), output)
-    for archive in left:
+    for number, archive in enumerate(left):
         with FileLock(folder / f"{archive.stored}.extract.lock"):
             if not is_extracted(archive, output):  # by another process meanwhile
+                _check_space(space_needed(left[number:], folder, keep_archives), output)
                 _install(archive, output, progress, wait)
             if not keep_archives:
                 (folder / archive.stored).unlink(missing_ok=True)
@@ -196,15 +197,17 @@ def space_needed(archives: Sequence[Archive], folder: Path, keep_archives: bool)
 
     Args:
         archives: what is fetched and extracted, one after another.
-        folder: of archives, where some or parts of some may be.
+        folder: of archives, where some or parts of some may be. What one that is here in full has
+            left to extract is not counted, but known once it is opened.
         keep_archives: whether archives stay.
     """
     used = most = 0
     for archive in archives:
         names = (archive.stored, f"{archive.stored}.part")
         here = sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
-        most = max(most, used + archive.size - here + archive.extracted)
-        used += archive.extracted - here + (archive.size if keep_archives else 0)
+        extracted = 0 if (folder / archive.stored).is_file() else archive.extracted
+        most = max(most, used + archive.size - here + extracted)
+        used += extracted - here + (archive.size if keep_archives else 0)
     return max(most, 0)
 
 
@@ -233,15 +236,11 @@ def _install(archive: Archive, output: Path, progress: Progress | None, wait: fl
     target = output / archive.folder
     with open_archive(path) as members:
         _check_space(_missing(members, target), output)
-        extract(
-            members,
-            target,
-            lambda done, total: _tell(progress, f"extracting {archive.name}", done, total),
-        )
+        extract(members, target, partial(_tell, progress, f"extracting {archive.name}"))
         names = "".join(f"{member.name}\n" for member in members)
-    partial = _listing(archive, output).with_suffix(".partial")
-    partial.write_text(names, encoding="utf-8")
-    partial.replace(_listing(archive, output))
+    draft = _listing(archive, output).with_suffix(".partial")
+    draft.write_text(names, encoding="utf-8")
+    draft.replace(_listing(archive, output))
 
 
 def _missing(members: Sequence[Member], target: Path) -> int:

@@ -75,7 +75,7 @@ def _fine_tuned(training: Training, start: Path) -> Training:
     coco = composed(("train", "--config", _COCO2014.config))["model"]["detector"]
     anchors = ("--model.detector.anchor_sizes", str(coco["anchor_sizes"]))
     command = (*training.command, *anchors, "--model.start", str(start.resolve()))
-    return Training(f"{training.name}-coco", command)
+    return Training(f"{training.name}-coco", command, reads=(start.resolve(),))
 
 
 def _row(

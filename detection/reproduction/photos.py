@@ -34,7 +34,7 @@ def photos(data: Path, weights: Path, seeds: Sequence[int]) -> Study:
         seeds: of the trainings; several make an ensemble too.
     """
     command = ("train", "--config", "voc_sample.yaml", "--model.weights", str(weights.resolve()))
-    training = (Training("photos", command),)
+    training = (Training("photos", command, reads=(weights.resolve(),)),)
     rows = [Row("photos", "ResNet-18, C4", (), _METRICS, training)]
     for name, (method, options) in _RUNGS.items():
         rows.append(Row(f"photos-{name}", f"+ {method}", (), _METRICS, training, options))

@@ -1,13 +1,17 @@
 """A command of a study, and what it leaves in ``steps``: a note of its beginning and of its end.
 
 ``NAME.started`` says what a try began with and goes when it has ended well, in favour of the marker
-``NAME.json``. A try is resumed only where the note is the same: then the checkpoint is its own.
+``NAME.json``, which becomes the note again when the step is to be done anew. A try is resumed only
+where the note is the same: then the checkpoint is its own. Checkpoints of another command are the
+user's to remove.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +41,18 @@ class Step(NamedTuple):
     always: bool = False
 
 
+class Beginning(NamedTuple):
+    """How a try begins.
+
+    Attributes:
+        options: further ones of the command: ``--resume`` if this very try was interrupted.
+        removed: what was removed of an earlier try, and why, in a line; empty if nothing was.
+    """
+
+    options: tuple[str, ...] = ()
+    removed: str = ""
+
+
 def is_done(step: Step, output: Path) -> bool:
     """Whether a step ended well, and what it made is there.
 
@@ -53,45 +69,70 @@ def is_done(step: Step, output: Path) -> bool:
     if step.always or absent or not marker.is_file():
         return False
     facts = json.loads(marker.read_bytes())
-    if tuple(facts["command"]) != step.command:
+    if not _is_same(facts["command"], step.command):
+        what = step.makes.parent if step.makes is not None else "the marker"
         raise ValueError(
-            f"{marker}: made by `resdet {' '.join(facts['command'])}`, now wanted "
-            f"`resdet {' '.join(step.command)}`: name another folder, or remove the marker"
+            f"{marker}: made by {_quoted(facts['command'])}, now wanted {_quoted(step.command)}: "
+            f"name another folder, or remove {what}"
         )
-    return bool(facts.get("reads", {}) == _hashes(step.reads))
+    return _same_content(facts.get("reads", {}), _hashes(step.reads))
 
 
 def forget(step: Step, output: Path) -> None:
-    """Takes a step for not done."""
-    _marker(step.name, output).unlink(missing_ok=True)
+    """Takes a step for not done; whose its checkpoints are stays known."""
+    marker = _marker(step.name, output)
+    if marker.is_file():
+        marker.replace(_note(step.name, output))
 
 
-def begin(step: Step, output: Path) -> tuple[str, ...]:
-    """Notes what a try begins with, and clears what another one left, as that is not its own.
+def check_owner(step: Step, output: Path) -> None:
+    """Checks that the checkpoints in a step's folder are its own, so that it may replace them.
+
+    Args:
+        step: one that is not done.
+        output: folder of the runs.
+
+    Raises:
+        ValueError: they are of another command, or nobody knows of which.
+    """
+    folder, names = _left(step)
+    made_by = _known(step.name, output).get("command")
+    if not names or (made_by is not None and _is_same(made_by, step.command)):
+        return
+    origin = "an unknown command" if made_by is None else _quoted(made_by)
+    raise ValueError(
+        f"{folder}: has {', '.join(names)} of {origin}, now wanted {_quoted(step.command)}: "
+        "name another folder, or remove this one to train anew"
+    )
+
+
+def begin(step: Step, output: Path) -> Beginning:
+    """Notes what a try begins with, and clears what one left that began with something else.
 
     Args:
         step: which; those before it have ended.
         output: folder of the runs.
 
-    Returns:
-        Further options of the command: ``--resume`` if this very try was interrupted.
-
     Raises:
         OSError: a file cannot be read, written or removed.
+        ValueError: the step's folder has checkpoints that are not its own.
     """
+    check_owner(step, output)
     before = [_marker(name, output) for name in step.after]
-    facts = {
-        "command": step.command,
+    hashes = {
         "reads": _hashes(step.reads),
         "after": _hashes([marker for marker in before if marker.is_file()]),
     }
-    note, text = _note(step.name, output), f"{json.dumps(facts)}\n"
-    same = note.is_file() and note.read_text(encoding="utf-8") == text
-    if same and step.resumes is not None and step.resumes.is_file():
-        return ("--resume",)
+    known = _known(step.name, output)
+    same = all(_same_content(known.get(key, {}), own) for key, own in hashes.items())
+    if known and same and step.resumes is not None and step.resumes.is_file():
+        return Beginning(("--resume",))
+    folder, names = _left(step)
     _clear(step)
-    _write(note, text)
-    return ()
+    _write(_note(step.name, output), f"{json.dumps({'command': step.command, **hashes})}\n")
+    why = f"there is no {step.resumes}" if same else "what it depends on has changed"
+    removed = f"begun anew, as {why}: {step.name}; removed from {folder}: {', '.join(names)}"
+    return Beginning((), removed if names else "")
 
 
 def end(step: Step, output: Path, seconds: float) -> None:
@@ -118,13 +159,45 @@ def seconds_of(name: str, output: Path) -> float | None:
 def _clear(step: Step) -> None:
     if step.makes is not None:
         step.makes.unlink(missing_ok=True)
-    if step.resumes is not None:
-        folder = (step.makes or step.resumes).parent
-        for checkpoint in folder.rglob("*.ckpt"):
-            checkpoint.unlink()
+    folder, names = _left(step)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
-def _hashes(files: tuple[Path, ...] | list[Path]) -> dict[str, str]:
+def _left(step: Step) -> tuple[Path, list[str]]:
+    """The folder of a step that can be resumed, and its checkpoints and product by name."""
+    if step.resumes is None:
+        return Path(), []
+    product = step.makes or step.resumes
+    files = {product} if product.is_file() else set()
+    files.update(product.parent.rglob("*.ckpt"))
+    return product.parent, sorted(str(file.relative_to(product.parent)) for file in files)
+
+
+def _known(name: str, output: Path) -> dict[str, Any]:
+    """What a step's last try began with; empty if nobody knows."""
+    for file in (_note(name, output), _marker(name, output)):
+        if file.is_file():
+            facts: dict[str, Any] = json.loads(file.read_bytes())
+            return facts
+    return {}
+
+
+def _is_same(command: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two commands differ at most in how they spell their paths."""
+    return [*map(os.path.abspath, command)] == [*map(os.path.abspath, other)]
+
+
+def _quoted(command: Sequence[str]) -> str:
+    return f"`resdet {' '.join(command)}`"
+
+
+def _same_content(hashes: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Whether files are the same; the commands have their paths, in whichever spelling."""
+    return [*hashes.values()] == [*others.values()]
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
     """Each file's sha256 by its path."""
     hashes = {}
     for file in files:

@@ -6,6 +6,7 @@ side by side.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from threading import Event
 
 from filelock import FileLock, Timeout
 
-from detection.reproduction.step import Step, begin, end, forget, is_done
+from detection.reproduction.step import Step, begin, check_owner, end, forget, is_done
+
+_log = logging.getLogger(__name__)
 
 _POLL = 0.2  # seconds between looks at a process
 _GRACE = 60.0  # seconds for a process to end in after it was told to
@@ -31,6 +34,9 @@ class StepError(RuntimeError):
 Tell = Callable[[str, str | None], None]
 """Told from threads: a running step's name and its log's last line, or None when it has ended."""
 
+Say = Callable[[str], None]
+"""Told from threads, in a line, what a step has removed."""
+
 
 def pending(steps: Sequence[Step], output: Path) -> list[Step]:
     """Returns the steps that have to run: those not done, and those after them.
@@ -41,8 +47,8 @@ def pending(steps: Sequence[Step], output: Path) -> list[Step]:
 
     Raises:
         OSError: a file that a step reads cannot be read.
-        ValueError: a step was done by another command, or waits for one that does not come before
-            it.
+        ValueError: a step was done or begun by another command, or waits for one that does not come
+            before it.
     """
     due: dict[str, bool] = {}
     for step in steps:
@@ -50,6 +56,8 @@ def pending(steps: Sequence[Step], output: Path) -> list[Step]:
         if unknown:
             raise ValueError(f"step {step.name} waits for {unknown}, which do not come before it")
         due[step.name] = not is_done(step, output) or any(due[name] for name in step.after)
+        if due[step.name]:
+            check_owner(step, output)
     return [step for step in steps if due[step.name]]
 
 
@@ -68,7 +76,9 @@ def in_order(steps: Sequence[Step], jobs: int) -> list[Step]:
     return sorted(steps, key=lambda step: -len(found[step.name]) if jobs > 1 else 0)
 
 
-def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) -> None:
+def run_steps(
+    steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1, say: Say = _log.info
+) -> None:
     """Runs what is pending.
 
     Args:
@@ -76,6 +86,7 @@ def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) ->
         output: folder of markers and logs.
         tell: how far the running steps are.
         jobs: how many commands run at once; each has its share of the cores.
+        say: what is removed of earlier tries.
 
     Raises:
         StepError: a command failed; those beside it are ended, and what is done stays.
@@ -84,12 +95,12 @@ def run_steps(steps: Sequence[Step], output: Path, tell: Tell, jobs: int = 1) ->
     (output / "steps").mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / "steps" / ".lock", timeout=0):
-            _run(pending(steps, output), output, tell, jobs)
+            _run(pending(steps, output), output, tell, jobs, say)
     except Timeout as error:
         raise ValueError(f"{output}: another process works in this folder") from error
 
 
-def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
+def _run(due: list[Step], output: Path, tell: Tell, jobs: int, say: Say) -> None:
     waiting = {step.name: step for step in in_order(due, jobs)}
     for step in due:  # what depended on a step that is done anew is no longer true
         forget(step, output)
@@ -99,7 +110,7 @@ def _run(due: list[Step], output: Path, tell: Tell, jobs: int) -> None:
         try:
             while waiting or running:
                 for step in _ready(waiting, running.values(), jobs - len(running)):
-                    work = pool.submit(_execute, step, output, tell, jobs, stop)
+                    work = pool.submit(_execute, step, output, tell, jobs, say, stop)
                     running[work] = step.name
                     del waiting[step.name]
                 # Not for ever: a signal may have reached another thread than this one.
@@ -118,9 +129,11 @@ def _ready(waiting: Mapping[str, Step], running: Iterable[str], room: int) -> li
     return free[:room]
 
 
-def _execute(step: Step, output: Path, tell: Tell, jobs: int, stop: Event) -> None:
+def _execute(step: Step, output: Path, tell: Tell, jobs: int, say: Say, stop: Event) -> None:
     log = output / "steps" / f"{step.name}.log"
-    options = begin(step, output)
+    options, removed = begin(step, output)
+    if removed:
+        say(removed)
     started = time.perf_counter()
     with log.open("ab") as file:
         process = subprocess.Popen(

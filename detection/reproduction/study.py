@@ -22,12 +22,14 @@ class Training(NamedTuple):
         pretraining: arguments of ``resdet`` that make its backbone's weights, for each seed;
             empty where published weights serve. Trainings of one ``pretrained`` share them.
         pretrained: name of the folder of those weights.
+        reads: files of the user's that it begins with; it is trained anew where they have changed.
     """
 
     name: str
     command: tuple[str, ...]
     pretraining: tuple[str, ...] = ()
     pretrained: str = ""
+    reads: tuple[Path, ...] = ()
 
 
 class Row(NamedTuple):
@@ -153,7 +155,7 @@ def _train(study: Study, training: Training, output: Path, seed: int, devices: i
         command = (*training.command, "--data.root", str(study.data), *trainer, *common)
         # The alternating steps have their own checkpoints before they have a whole detector.
         first = folder / "step1" if training.command[0] == "alternate" else folder
-        return [Step(name, command, first / "last.ckpt", shared, last)]
+        return [Step(name, command, first / "last.ckpt", shared, last, training.reads)]
     pretrained = output / training.pretrained / f"seed-{seed}"
     weights = pretrained / "weights.safetensors"
     before = Step(
@@ -165,7 +167,7 @@ def _train(study: Study, training: Training, output: Path, seed: int, devices: i
     )
     data = ("--data.root", str(study.data), "--model.weights", str(weights))
     command = (*training.command, *data, *trainer, *common)
-    return [before, Step(name, command, last, (before.name,), last)]
+    return [before, Step(name, command, last, (before.name,), last, training.reads)]
 
 
 def _evaluate(study: Study, row: Row, output: Path, seeds: Sequence[int]) -> Step:

@@ -100,11 +100,20 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
     assert server.asked == [None, "bytes=1000-"]
 
 
-@pytest.mark.parametrize("excess", [b"", b"more"])
-def test_a_part_that_is_no_beginning_starts_over(server, tmp_path, excess):
-    (tmp_path / f"net-{SHA[:8]}.pth.part").write_bytes(CONTENT + excess)
+@pytest.mark.parametrize("part", [CONTENT + b"more", CONTENT[:-1] + b"!"])
+def test_a_part_that_is_no_beginning_starts_over(server, tmp_path, part):
+    (tmp_path / f"net-{SHA[:8]}.pth.part").write_bytes(part)
     assert get(server.url(), tmp_path, attempts=1).read_bytes() == CONTENT
-    assert server.asked == ["bytes=" + str(len(CONTENT + excess)) + "-", None]
+    assert server.asked == [f"bytes={len(part)}-", None]
+
+
+def test_a_part_that_is_whole_is_not_fetched_again(server, tmp_path):
+    (tmp_path / f"net-{SHA[:8]}.pth.part").write_bytes(CONTENT)
+    seen = []
+    path = get(server.url(), tmp_path, attempts=1, progress=lambda *count: seen.append(count))
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+    assert seen == [(len(CONTENT), len(CONTENT))]
 
 
 def test_a_failing_server_is_asked_again(server, tmp_path):

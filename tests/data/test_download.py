@@ -155,6 +155,50 @@ def test_space_is_counted_at_its_peak(tmp_path):
     (tmp_path / f"{a.stored}.part").write_bytes(bytes(60))
     assert space_needed([a], tmp_path, False) == 140
     assert space_needed([a, b], tmp_path, False) == 140
+    # All of a is here, and perhaps most of its files: what they still need is not known yet.
+    (tmp_path / f"{a.stored}.part").rename(tmp_path / a.stored)
+    (tmp_path / a.stored).write_bytes(bytes(100))
+    assert space_needed([a], tmp_path, False) == 0
+    assert space_needed([a, b], tmp_path, True) == 50
+
+
+def interrupt(archive, output):
+    """Leaves an archive and its files but for one, as an interruption does."""
+    get([archive], output, keep_archives=True)
+    module._listing(archive, output).unlink()
+    lost = next((output / "VOCdevkit/VOC2012/JPEGImages").iterdir())
+    size = lost.stat().st_size
+    lost.unlink()
+    return lost, size
+
+
+def test_an_interrupted_extraction_needs_the_space_of_what_is_missing(
+    official, tmp_path, monkeypatch
+):
+    (archive,) = official["voc12"]
+    lost, size = interrupt(archive, tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(9, 8, size - 1))
+    with pytest.raises(OSError, match="are needed"):
+        get([archive], tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(9, 8, size))
+    get([archive], tmp_path)
+    assert lost.stat().st_size == size
+
+
+def test_the_archives_after_an_interrupted_extraction_need_space_too(
+    server, official, tmp_path, monkeypatch
+):
+    """Once it is extracted, and before the next one's first byte."""
+    (archive,) = official["voc12"]
+    _, size = interrupt(archive, tmp_path)
+    other = official["voc07"][0]._replace(size=archive.size, expansion=0.0)
+    free = iter([size, size, 0])
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(9, 8, next(free)))
+    server.asked.clear()
+    with pytest.raises(OSError, match="are needed"):
+        get([archive, other], tmp_path)
+    assert is_extracted(archive, tmp_path)
+    assert server.asked == []
 
 
 def test_progress_ends_at_the_end(official, tmp_path):

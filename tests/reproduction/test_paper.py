@@ -110,3 +110,9 @@ def test_table_10_fine_tunes_a_detector_of_coco() -> None:
     assert "--model.detector.context" in command
     assert composed(command)["model"]["detector"]["anchor_sizes"] == [64, 128, 256, 512]
     assert {"--refine", "--vote", "--scales"} < set(row.options)
+
+
+def test_fine_tuning_depends_on_the_file_that_it_starts_from() -> None:
+    steps = study_steps(table10(ROOT, "joint", Path("/coco.ckpt")), OUT, [0])
+    reads = {step.name: step.reads for step in steps if step.reads}
+    assert reads == {"voc0712-resnet101-context-coco-seed-0": (Path("/coco.ckpt"),)}

@@ -113,24 +113,38 @@ def test_an_interrupted_step_is_resumed_and_one_done_anew_is_not(tmp_path: Path)
     first = _draw("first", tmp_path / "first")
     step = _draw("train", tmp_path / "data", "first")._replace(resumes=tmp_path / "run/last.ckpt")
     checkpoint = tmp_path / "run" / "last.ckpt"
-    checkpoint.parent.mkdir()
-    checkpoint.touch()  # nobody knows whose
     run_steps([first, step], tmp_path, _quiet)
-    assert not checkpoint.exists()
-
+    checkpoint.parent.mkdir()
     checkpoint.touch()  # of the finished run
     (tmp_path / "steps" / "first.json").unlink()
-    run_steps([first, step], tmp_path, _quiet)
+    said: list[str] = []
+    run_steps([first, step], tmp_path, _quiet, say=said.append)
     assert not checkpoint.exists()
+    why = "what it depends on has changed"
+    removed = f"removed from {checkpoint.parent}: last.ckpt"
+    assert said == [f"begun anew, as {why}: train; {removed}"]
 
-    (tmp_path / "steps" / "train.json").unlink()
     (tmp_path / "run" / "x").touch()
-    broken = step._replace(command=("shapes", str(tmp_path / "run")))
+    broken = _draw("broken", tmp_path / "run", "first")._replace(resumes=checkpoint)
     with pytest.raises(StepError, match="exit code 1: resdet shapes"):
         run_steps([first, broken], tmp_path, _quiet)
     checkpoint.touch()  # as if it had come as far as that
     with pytest.raises(StepError, match="unrecognized arguments: --resume"):
         run_steps([first, broken], tmp_path, _quiet)
+    assert checkpoint.is_file()
+
+
+def test_checkpoints_of_others_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    first = _draw("first", tmp_path / "first")
+    step = _draw("train", tmp_path / "data", "first")._replace(resumes=tmp_path / "run/last.ckpt")
+    step.resumes.parent.mkdir()
+    step.resumes.touch()
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt of an unknown command, now wanted `resdet sh"
+    ):
+        run_steps([first, step], tmp_path, _quiet)
+    assert step.resumes.is_file()
+    assert not (tmp_path / "first").exists()
 
 
 def test_a_step_without_its_product_is_not_done(tmp_path: Path) -> None:

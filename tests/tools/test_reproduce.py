@@ -222,6 +222,18 @@ def test_list_prints_rows_and_commands(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_training_by_hand_is_kept(
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "voc0712-vgg16" / "seed-0" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert reproduce.main(["table7", "--data", str(voc), "--output", str(tmp_path)]) == 1
+    reason = f"resdet reproduce: {checkpoint.parent}: has last.ckpt of an unknown command, now "
+    assert reason in capsys.readouterr().err
+    assert checkpoint.is_file()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(None, "cannot be read: No such file"), (b"no checkpoint", "cannot be read as a checkpoint")],

@@ -63,8 +63,7 @@ def test_a_chain_begins_before_what_stands_alone(tmp_path: Path) -> None:
     ]
     told: list[tuple[str, str | None]] = []
     run_steps(steps, tmp_path, lambda *words: told.append(words), jobs=2)
-    first_end = next(i for i, (_, line) in enumerate(told) if line is None)
-    assert {name for name, _ in told[:first_end]} == {"chain", "a"}
+    assert {*list(dict.fromkeys(name for name, _ in told))[:2]} == {"chain", "a"}
 
 
 def test_what_is_done_is_not_pending(done) -> None:

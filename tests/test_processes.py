@@ -34,12 +34,13 @@ def test_shares_are_those_of_one_process(others, tmp_path):
     assert found
     shares, result = found
     assert result == "done"
+    elsewhere = {int(mark.name) for mark in tmp_path.iterdir()}
+    assert elsewhere
     for k, share in enumerate(shares):
         expected = make(tmp_path, here, k)[:-1]
         for one, other in zip(share, expected, strict=False):
             np.testing.assert_array_equal(one, other, strict=True)
-    makers = {int(one) for share in shares for one in share[-1]}
-    assert len(makers - {here}) >= 1
+        assert np.all((share[-1] != here) == (k in elsewhere))
 
 
 def test_nothing_is_left_open(tmp_path):

@@ -93,10 +93,23 @@ def check_same(checkpoint: Mapping[str, Any], labels: LabelMap, spec: DetectorSp
         raise CheckpointError(f"does not describe its detector: {error!r}") from error
     if there.labels != labels:
         raise CheckpointError(f"is of the classes {there.labels}, not {labels}")
-    own = spec.to_plain()
-    for name, value in there.spec.to_plain().items():
-        if value != own[name]:
-            raise CheckpointError(f"is of a detector with {name} {value!r}, not {own[name]!r}")
+    check_same_parts("a detector", there.spec.to_plain(), spec.to_plain())
+
+
+def check_same_parts(what: str, found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuses parts that differ.
+
+    Args:
+        what: is made of them.
+        found: the parts of a checkpoint, by name.
+        own: of what goes on with it.
+
+    Raises:
+        CheckpointError: the message names the first that differs.
+    """
+    for name, value in own.items():
+        if name not in found or found[name] != value:
+            raise CheckpointError(f"is of {what} with {name} {found.get(name)!r}, not {value!r}")
 
 
 def read_checkpoint(path: Path) -> Any:

@@ -143,8 +143,9 @@ class RunCLI(LightningCLI):
         often = ModelCheckpoint(output, "last", every_n_train_steps=every, **options)
         files = output / "last.ckpt", output / "best.ckpt"
         written = [best, last, often] if validates else [last, often]
-        resuming = OwnRates(), LastValidation(files[0])
-        return [*written, RemoveOthers(*files), *resuming, SaveOnExit(files[0])]
+        validation = LastValidation(files[0])
+        stopping = validation, SaveOnExit(files[0], validation)
+        return [*written, RemoveOthers(*files), OwnRates(), *stopping]
 
     def resumed(self) -> Path | None:
         """The checkpoint to go on from, None for a new run.

@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from detection.atomic import replacing
+from detection.training.resuming import LastValidation, trained_batches
 
 _log = logging.getLogger(__name__)
 
@@ -73,16 +74,17 @@ class SaveOnExit(Callback):
     statistics of its norms half-way, or if its numbers are not finite.
     """
 
-    def __init__(self, file: Path) -> None:
-        """Sets where to save."""
+    def __init__(self, file: Path, validation: LastValidation) -> None:
+        """Sets where to save, and what knows whether a validation is over."""
         self._file = file
-        self._first = self._validated = -1
+        self._validation = validation
+        self._first = -1
         self._asked: BaseException | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes where the run starts, and listens to signals; Lightning listens to no more then."""
         del pl_module
-        self._first, self._validated, self._asked = trained_batches(trainer), -1, None
+        self._first, self._asked = trained_batches(trainer), None
         main = threading.current_thread() is threading.main_thread()
         if main and trainer.world_size == 1:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -113,11 +115,6 @@ class SaveOnExit(Callback):
         """Stops if asked to."""
         self._stop(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Notes that a resumed run need not validate again."""
-        del pl_module
-        self._validated = trained_batches(trainer)
-
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops if asked to: whatever follows is not to start."""
         del pl_module
@@ -138,7 +135,7 @@ class SaveOnExit(Callback):
         if not _between_updates(trainer) or not _finite(pl_module):
             _log.warning("broken off within an update: %s is left as it was", self._file)
             return
-        _settle(trainer, validated=self._validated == trained_batches(trainer))
+        _settle(trainer, validated=self._validation.is_over(trainer))
         try:
             trainer.save_checkpoint(self._file, weights_only=False)
         except OSError as error:
@@ -152,13 +149,6 @@ def _progress(trainer: pl.Trainer) -> tuple[Any, Any]:
     """The counters of batches and of epochs, each with a total and a current part."""
     loop = trainer.fit_loop
     return loop.epoch_loop.batch_progress, loop.epoch_progress
-
-
-def trained_batches(trainer: pl.Trainer) -> int:
-    """Returns how many batches a run has trained on, those before it was resumed included."""
-    batches, _ = _progress(trainer)
-    trained: int = batches.total.processed
-    return trained
 
 
 def _between_updates(trainer: pl.Trainer) -> bool:

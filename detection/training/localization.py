@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backbones import Preprocessing
-from detection.checkpoint import CheckpointError, read_checkpoint
+from detection.checkpoint import CheckpointError, check_same_parts, read_checkpoint
 from detection.data.labels import LabelMap
 from detection.data.localization_views import CropBatch, ViewBatch
 from detection.data.records import DataError
@@ -163,13 +163,14 @@ class LocalizerModule(pl.LightningModule):
             CheckpointError: if it is of other classes, or of another localizer.
         """
         found = checkpoint.get(KEY, {})
-        own = {"class_names": list(self.class_names), "localizer": self.spec.to_plain()}
-        for name, value in own.items():
-            if found.get(name) != value:
-                raise CheckpointError(
-                    f"{self.trainer.ckpt_path}: has {name} {shorten(str(found.get(name)), 200)}, "
-                    f"not {shorten(str(value), 200)}"
-                )
+        names = tuple(found.get("class_names", ()))
+        try:
+            if names != self.class_names:
+                odd = sorted({*names} ^ {*self.class_names})[:5]
+                raise CheckpointError(f"is of other classes, or of another order of them: {odd}")
+            check_same_parts("a localizer", found.get("localizer", {}), self.spec.to_plain())
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.trainer.ckpt_path}: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that makes the file sufficient by itself."""

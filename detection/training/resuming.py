@@ -9,9 +9,14 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
-from detection.training.checkpointing import trained_batches
-
 WAITS = "validation_waits"  # in a checkpoint: the batches after which it is due, or None
+
+
+def trained_batches(trainer: pl.Trainer) -> int:
+    """Returns how many batches a run has trained on, those before it was resumed included."""
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    trained: int = total.processed
+    return trained
 
 
 class OwnRates(Callback):
@@ -58,6 +63,15 @@ class LastValidation(Callback):
         self._validated = -1
         self._waits: int | None = None
 
+    def is_over(self, trainer: pl.Trainer) -> bool:
+        """Whether this process has validated since the last batch that it trained on."""
+        return self._validated == trained_batches(trainer)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts without any."""
+        del trainer, pl_module
+        self._validated = -1
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes that it is done."""
         del pl_module
@@ -68,11 +82,10 @@ class LastValidation(Callback):
     ) -> None:
         """Says whether a validation is due here, and not done."""
         del pl_module
-        trained, loop = trained_batches(trainer), trainer.fit_loop
-        waits = self._validated != trained and loop.epoch_loop._should_check_val_fx(
-            cast(Any, loop._data_fetcher)
-        )
-        checkpoint[WAITS] = trained if waits else None
+        loop = trainer.fit_loop
+        fetcher = cast(Any, loop._data_fetcher)
+        waits = not self.is_over(trainer) and loop.epoch_loop._should_check_val_fx(fetcher)
+        checkpoint[WAITS] = trained_batches(trainer) if waits else None
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -84,8 +97,7 @@ class LastValidation(Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validates, if nothing was left to train."""
         del pl_module
-        trained = trained_batches(trainer)
-        if self._waits == trained != self._validated:
+        if self._waits == trained_batches(trainer) and not self.is_over(trainer):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True

@@ -204,8 +204,11 @@ def test_a_resumed_run_ends_in_the_same_weights(options: Sequence[str], run: Pat
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ("--model.localizer.rpn_width=16", "last.ckpt: has localizer {"),
-        ("--data.root={other}", "last.ckpt: has class_names ['arrow'"),
+        ("--model.localizer.rpn_width=16", "run/last.ckpt: is of a localizer with rpn_width "),
+        (
+            "--data.root={other}",
+            "run/last.ckpt: is of other classes, or of another order of them: ['arrow', 'zebra']",
+        ),
     ],
 )
 def test_another_localizer_does_not_go_on(

@@ -1,7 +1,7 @@
 """A run that is broken off and resumed ends in the very weights of an unbroken one."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,8 @@ from detection.training.schedule import Schedule
 
 Make = Callable[..., pl.Trainer]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Save(Callback):
     """Saves after a step, and ends the run there."""
@@ -30,14 +32,6 @@ class Save(Callback):
         if trainer.global_step == self.step:
             trainer.save_checkpoint(self.file)
             trainer.should_stop = True
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small_module_with_dropout(small: ModuleType, data) -> DetectorModule:

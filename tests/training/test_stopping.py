@@ -13,9 +13,12 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from detection.training.checkpointing import RemoveOthers, SaveOnExit
+from detection.training.resuming import LastValidation
 from detection.training.schedule import Schedule
 
 Make = Callable[..., pl.Trainer]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = {"max_epochs": 2}  # of four batches each
 # Lightning counts epochs by updates, and resumes otherwise.
 UPDATES = {"max_epochs": -1, "max_steps": 8}
@@ -25,12 +28,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads, handlers = torch.get_num_threads(), [signal.getsignal(n) for n in SIGNALS]
-    torch.set_num_threads(1)
+def own_handlers() -> Iterator[None]:
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     yield
-    torch.set_num_threads(threads)
     for number, handler in zip(SIGNALS, handlers, strict=True):
         signal.signal(number, handler)  # Lightning ignores Ctrl-C once it has come
 
@@ -92,6 +93,11 @@ def train(
     return state | {f"momentum {i}": one["momentum_buffer"] for i, one in enumerate(momenta)}
 
 
+def saving(file: Path) -> tuple[Callback, Callback]:
+    validation = LastValidation(file)
+    return validation, SaveOnExit(file, validation)
+
+
 class Case:
     """An unbroken run, and what to compare with it."""
 
@@ -110,11 +116,11 @@ class Case:
     def broken(self, file: Path, *callbacks: Callback) -> None:
         """Runs until something breaks."""
         with pytest.raises((SystemExit, ValueError, FloatingPointError)):  # Ctrl-C: SystemExit
-            self.run(SaveOnExit(file), *callbacks)
+            self.run(*saving(file), *callbacks)
 
     def check(self, file: Path, batches: int, validated: int) -> None:
         """Resumes a run that was broken off after a number of batches, and of validations."""
-        weights, at, steps = self.run(resume=file)
+        weights, at, steps = self.run(LastValidation(file), resume=file)
         assert [name for name in weights if not torch.equal(weights[name], self.whole[name])] == []
         assert at == self.validated[validated:]
         assert steps == self.steps[batches:]
@@ -168,10 +174,10 @@ def epochs(small: ModuleType, shapes: Path, make_trainer: Make) -> Case:
     return Case(small, shapes, make_trainer, **EPOCHS)
 
 
-def test_the_last_validation_is_made_up_for(epochs: Case, tmp_path: Path):
+def test_the_last_validation_is_made_up_for(case: Case, tmp_path: Path):
     file = tmp_path / "last.ckpt"
-    epochs.broken(file, Break("on_validation_batch_end", 8, fail))
-    epochs.check(file, 8, 1)
+    case.broken(file, Break("on_validation_batch_end", 8, fail))
+    case.check(file, 8, 1)
 
 
 def test_without_validation(small: ModuleType, shapes: Path, make_trainer: Make, tmp_path: Path):
@@ -223,7 +229,7 @@ def test_what_cannot_be_resumed_is_not_saved(epochs: Case, tmp_path: Path, callb
 def test_a_signal_that_is_ignored_stays_so(epochs: Case, tmp_path: Path):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     weights, *_ = epochs.run(
-        SaveOnExit(tmp_path / "last.ckpt"), Break("on_before_zero_grad", 2, kill(signal.SIGINT))
+        *saving(tmp_path / "last.ckpt"), Break("on_before_zero_grad", 2, kill(signal.SIGINT))
     )
     assert [name for name in weights if not torch.equal(weights[name], epochs.whole[name])] == []
 

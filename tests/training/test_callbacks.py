@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import pytorch_lightning as pl
+import rich
 
 from detection.training.callbacks import progress_bar
 
@@ -29,6 +30,7 @@ def test_the_bar_says_what_is_in_progress_and_where_it_stands(
     wanted: str,
     terminal: bool,
 ):
+    monkeypatch.setattr(rich, "_console", None)  # else rich's own stays one of a terminal
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     monkeypatch.setenv("COLUMNS", "120")
     bar = progress_bar("a step")
